@@ -1,0 +1,13 @@
+//! Generates the wire types that mesh itself speaks: tokens.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut compiler = protox::Compiler::new(["../proto"])?;
+    compiler.include_imports(true).include_source_info(true);
+    compiler.open_file("ordermesh/auth/v1/tokens.proto")?;
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .include_file("modules.rs")
+        .compile_fds(compiler.file_descriptor_set())?;
+    println!("cargo::rerun-if-changed=../proto/ordermesh/auth");
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! The instances of a callee, and a connection to each that is opened ahead of use.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use http::{Request, Response, Uri, uri};
+use hyper::{
+    body::Incoming,
+    client::conn::http2::{self, SendRequest},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{net::TcpStream, sync::Notify, time::Instant};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::body::Body;
+
+use crate::{clock, registry::Address, status::Failure, telemetry};
+
+/// How long a connection may take to open: address, TCP, HTTP/2.
+const CONNECT: Duration = Duration::from_secs(1);
+/// How long a call waits for the first instance that can be reached.
+const FAILFAST: Duration = Duration::from_secs(1);
+/// Between two tries to connect: full jitter below a ceiling that doubles.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// HTTP/2 pings: how often on an idle connection, and how long for the answer.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3));
+/// Flow control windows: of a stream, of a connection, in bytes.
+const WINDOWS: (u32, u32) = (2 << 20, 5 << 20);
+
+/// All instances of a callee. Dropping it closes their connections.
+#[derive(Debug)]
+pub(super) struct Endpoints {
+    name: String,
+    all: Vec<Arc<Endpoint>>,
+    next: AtomicUsize,
+    connected: Arc<Notify>,
+    _close: DropGuard,
+}
+
+/// One instance.
+#[derive(Debug)]
+struct Endpoint {
+    address: Address,
+    authority: uri::Authority,
+    connection: ArcSwapOption<SendRequest<Body>>,
+}
+
+// === impl Endpoints ===
+
+impl Endpoints {
+    /// Begins to connect to every address, in the background, until dropped.
+    pub(super) fn connect(name: &str, addresses: &[Address]) -> Self {
+        let connected = Arc::new(Notify::new());
+        let close = CancellationToken::new();
+        let all = addresses
+            .iter()
+            .filter_map(|address| {
+                let endpoint = Arc::new(Endpoint {
+                    address: address.clone(),
+                    authority: address.to_string().parse().ok()?,
+                    connection: ArcSwapOption::empty(),
+                });
+                let keep = Arc::clone(&endpoint).keep(name.to_owned(), Arc::clone(&connected));
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "ends with the channel, not with a call"
+                )]
+                tokio::spawn(close.clone().run_until_cancelled_owned(keep));
+                Some(endpoint)
+            })
+            .collect();
+        Self {
+            name: name.to_owned(),
+            all,
+            next: AtomicUsize::new(0),
+            connected,
+            _close: close.drop_guard(),
+        }
+    }
+
+    /// Sends `request` over the next connection that is open, round robin. A connection that
+    /// hands the request back has not sent it: the next one gets it.
+    pub(super) async fn send(
+        &self,
+        mut request: Request<Body>,
+    ) -> Result<Response<Incoming>, Failure> {
+        let fails = clock::instant() + FAILFAST;
+        loop {
+            let (endpoint, connection) = self.pick(fails).await?;
+            target(request.uri_mut(), &endpoint.authority);
+            let mut sender = SendRequest::clone(&connection);
+            match sender.try_send_request(request).await {
+                Ok(response) => return Ok(response),
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => {
+                        telemetry::metrics().resent.inc();
+                        endpoint.forget(&connection);
+                        request = unsent;
+                    }
+                    None => return Err(Failure::Broken(self.name.clone())),
+                },
+            }
+        }
+    }
+
+    /// An open connection; waits for one until `fails`.
+    async fn pick(&self, fails: Instant) -> Result<(&Endpoint, Arc<SendRequest<Body>>), Failure> {
+        loop {
+            let connected = self.connected.notified();
+            tokio::pin!(connected);
+            // Listening before looking: a connection that opens in between is not missed.
+            connected.as_mut().enable();
+            let first = self.next.fetch_add(1, Ordering::Relaxed);
+            let open = (0..self.all.len()).find_map(|step| {
+                let endpoint = &self.all[(first.wrapping_add(step)) % self.all.len()];
+                endpoint.open().map(|connection| (&**endpoint, connection))
+            });
+            if let Some(open) = open {
+                return Ok(open);
+            }
+            if tokio::time::timeout_at(fails, connected).await.is_err() {
+                return Err(Failure::Down(self.name.clone()));
+            }
+        }
+    }
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    fn open(&self) -> Option<Arc<SendRequest<Body>>> {
+        self.connection.load_full().filter(|connection| !connection.is_closed())
+    }
+
+    fn forget(&self, connection: &Arc<SendRequest<Body>>) {
+        self.connection.compare_and_swap(connection, None);
+    }
+
+    /// Connects, and connects again whenever the connection ends.
+    async fn keep(self: Arc<Self>, callee: String, connected: Arc<Notify>) {
+        let (mut ceiling, highest) = BACKOFF;
+        loop {
+            match tokio::time::timeout(CONNECT, self.dial()).await {
+                Ok(Ok((sender, connection))) => {
+                    tracing::debug!(callee, address = %self.address, "connected");
+                    ceiling = BACKOFF.0;
+                    self.connection.store(Some(Arc::new(sender)));
+                    connected.notify_waiters();
+                    let ended = connection.await;
+                    self.connection.store(None);
+                    tracing::debug!(callee, address = %self.address, ?ended, "connection ended");
+                }
+                Ok(Err(error)) => {
+                    tracing::debug!(callee, address = %self.address, %error, "cannot connect");
+                }
+                Err(_) => {
+                    tracing::debug!(callee, address = %self.address, "connecting took too long");
+                }
+            }
+            let nanos = u64::try_from(ceiling.as_nanos()).unwrap_or(u64::MAX);
+            tokio::time::sleep(Duration::from_nanos(fastrand::u64(..=nanos))).await;
+            ceiling = (ceiling * 2).min(highest);
+        }
+    }
+
+    async fn dial(
+        &self,
+    ) -> Result<
+        (SendRequest<Body>, impl Future<Output = Result<(), hyper::Error>> + use<>),
+        Box<dyn std::error::Error + Send + Sync>,
+    > {
+        let host = self.address.host.trim_start_matches('[').trim_end_matches(']');
+        let stream = TcpStream::connect((host, self.address.port)).await?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEPALIVE.0)
+            .keep_alive_timeout(KEEPALIVE.1)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(WINDOWS.0)
+            .initial_connection_window_size(WINDOWS.1)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        Ok((sender, connection))
+    }
+}
+
+/// Gives a request the scheme and the authority of the instance it goes to.
+fn target(uri: &mut Uri, authority: &uri::Authority) {
+    let mut parts = std::mem::take(uri).into_parts();
+    parts.scheme = Some(uri::Scheme::HTTP);
+    parts.authority = Some(authority.clone());
+    parts.path_and_query.get_or_insert(uri::PathAndQuery::from_static("/"));
+    // Scheme, authority and path are all there: that is a URI.
+    *uri = Uri::from_parts(parts).unwrap_or_default();
+}

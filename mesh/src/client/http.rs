@@ -1,0 +1,102 @@
+//! Calls to what is not gRPC: a payment provider, a carrier, a webhook.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+
+use crate::{clock, ctx::Ctx, deadline};
+
+/// The largest answer that is read, in bytes.
+const LARGEST: usize = 4 << 20;
+
+/// One server that speaks HTTP/1.1. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Http {
+    base: String,
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The request was not sent: nothing has happened.
+    #[error("not sent: {0}")]
+    NotSent(String),
+    /// The request may have been carried out.
+    #[error("no answer: {0}")]
+    Unsure(String),
+}
+
+// === impl Http ===
+
+impl Http {
+    /// A client of the server at `base`, as `http://host:port`.
+    #[must_use]
+    pub fn new(base: &str) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(Duration::from_secs(1)));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build(connector);
+        Self { base: base.trim_end_matches('/').to_owned(), client }
+    }
+
+    /// Sends one request and reads the whole answer, within `timeout` and the deadline of the
+    /// call this belongs to. Never tries twice what may have been sent.
+    ///
+    /// # Errors
+    /// [`Failure::NotSent`] if nothing was sent, [`Failure::Unsure`] otherwise.
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<(StatusCode, Bytes), Failure> {
+        let not_sent = |error: &dyn std::fmt::Display| Failure::NotSent(error.to_string());
+        let ctx = Ctx::current();
+        let ends = clock::instant() + timeout;
+        let ends = ctx.as_ref().map_or(ends, |ctx| ends.min(ctx.deadline()));
+        if ends <= clock::instant() {
+            return Err(not_sent(&"no time is left"));
+        }
+        let uri: Uri = format!("{}{path}", self.base).parse().map_err(|error| not_sent(&error))?;
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        if let Some(trace) = ctx.and_then(|ctx| ctx.trace().child().to_string().try_into().ok()) {
+            request.headers_mut().insert("traceparent", trace);
+        }
+        request
+            .headers_mut()
+            .entry(header::CONTENT_TYPE)
+            .or_insert(header::HeaderValue::from_static("application/json"));
+        let exchange = async {
+            let response = self.client.request(request).await.map_err(|error| {
+                if error.is_connect() {
+                    not_sent(&error)
+                } else {
+                    Failure::Unsure(error.to_string())
+                }
+            })?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), LARGEST).collect().await;
+            let body = body.map_err(|error| Failure::Unsure(error.to_string()))?;
+            Ok((status, body.to_bytes()))
+        };
+        match deadline::within(ends, exchange).await {
+            Ok(answer) => answer,
+            Err(late) => Err(Failure::Unsure(late.to_string())),
+        }
+    }
+}

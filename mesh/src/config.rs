@@ -1,0 +1,231 @@
+//! What every process of the mesh is told: flags, environment, help and documentation at once.
+//!
+//! A flag wins over its variable. There is no configuration file; what is secret is read from
+//! a file that a setting names, so that it stands in no process list.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+
+/// The settings that all processes share. Each is a flag and a `MESH_*` variable.
+#[derive(Clone, Debug, clap::Args)]
+// Two flattened groups of one name make clap panic at start.
+#[group(skip)]
+pub struct Config {
+    /// Where this process serves: gRPC, or HTTP at the edge. `address:port`; port 0 takes a free one.
+    #[arg(long = "listen", env = "MESH_LISTEN")]
+    pub listen: Option<SocketAddr>,
+
+    /// Where `/health`, `/ready` and `/metrics` are served.
+    #[arg(long = "admin-listen", env = "MESH_ADMIN_LISTEN")]
+    pub admin_listen: Option<SocketAddr>,
+
+    /// Where the other processes are: `static://?name=host:port&name=host:port,host:port`.
+    #[arg(long = "registry", env = "MESH_REGISTRY", default_value = "static://")]
+    pub registry: String,
+
+    /// Registry name of the service that issues tokens. Without it no token can be verified.
+    #[arg(long = "issuer", env = "MESH_ISSUER")]
+    pub issuer: Option<String>,
+
+    /// File that holds this process's client secret; with it the process signs in as itself.
+    #[arg(long = "client-secret-file", env = "MESH_CLIENT_SECRET_FILE")]
+    pub client_secret_file: Option<PathBuf>,
+
+    /// File with 32 random bytes in hexadecimal that seal page tokens and quotes. Replicas of
+    /// one service share it. Without it a key is made at start, and tokens end with the process.
+    #[arg(long = "page-key-file", env = "MESH_PAGE_KEY_FILE")]
+    pub page_key_file: Option<PathBuf>,
+
+    /// How log lines look.
+    #[arg(long = "log-format", env = "MESH_LOG_FORMAT", value_enum, default_value = "pretty")]
+    pub log_format: LogFormat,
+
+    /// What is logged, as `level` or `target=level,…`.
+    #[arg(long = "log", env = "MESH_LOG", default_value = "info")]
+    pub log: String,
+
+    /// One thread, or one per core. `current` halves the cost of small calls.
+    #[arg(long = "runtime", env = "MESH_RUNTIME", value_enum, default_value = "multi")]
+    pub runtime: Flavour,
+
+    /// On leaving: how long to serve on while others learn of it.
+    #[arg(long = "propagation", env = "MESH_PROPAGATION", default_value = "0s", value_parser = duration)]
+    pub propagation: Duration,
+
+    /// On leaving: how long calls may take to finish.
+    #[arg(long = "drain", env = "MESH_DRAIN", default_value = "25s", value_parser = duration)]
+    pub drain: Duration,
+
+    /// The longest a call may take where its method names no other limit.
+    #[arg(long = "call-timeout", env = "MESH_CALL_TIMEOUT", default_value = "10s", value_parser = duration)]
+    pub call_timeout: Duration,
+
+    /// Allows plaintext beyond loopback; elsewhere it is refused.
+    #[arg(long = "allow-plaintext", env = "MESH_ALLOW_PLAINTEXT")]
+    pub allow_plaintext: bool,
+
+    /// Sockets that are open already: how a test knows every port before it starts a process.
+    #[arg(skip)]
+    pub bound: Option<Arc<Bound>>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For eyes.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What runs the tasks of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Flavour {
+    /// Everything on one thread.
+    Current,
+    /// One thread per core.
+    Multi,
+}
+
+/// Listening sockets that were opened before the process knew of them.
+#[derive(Debug)]
+pub struct Bound {
+    /// For calls.
+    pub listen: std::net::TcpListener,
+    /// For the admin port.
+    pub admin: std::net::TcpListener,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Fills in the ports of a service: calls on `port`, the admin port a block higher
+    /// (50051 goes with 9051, 8080 with 9080), both on loopback.
+    #[must_use]
+    pub fn or_listen(mut self, port: u16) -> Self {
+        let on = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        self.listen.get_or_insert(on(port));
+        self.admin_listen.get_or_insert(on(9_000 + port % 100));
+        self
+    }
+
+    /// The key that seals page tokens and quotes, as `page_key_file` says.
+    ///
+    /// # Errors
+    /// The file cannot be read or does not hold 64 hexadecimal digits.
+    pub fn page_key(&self) -> anyhow::Result<[u8; 32]> {
+        let mut key = [0; 32];
+        let Some(path) = &self.page_key_file else {
+            aws_lc_rs::rand::fill(&mut key).context("cannot make a page key")?;
+            return Ok(key);
+        };
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the page key {}", path.display()))?;
+        let digits = text.trim().as_bytes();
+        anyhow::ensure!(
+            digits.len() == 64,
+            "{} must hold 64 hexadecimal digits, not {}",
+            path.display(),
+            digits.len()
+        );
+        for (byte, pair) in key.iter_mut().zip(digits.chunks(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair)?, 16)
+                .with_context(|| format!("{} is not hexadecimal", path.display()))?;
+        }
+        Ok(key)
+    }
+
+    /// The settings of a process in a test: quiet, strict, on sockets of its own.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn for_tests(bound: Bound, registry: &str) -> Self {
+        Self {
+            listen: None,
+            admin_listen: None,
+            registry: registry.to_owned(),
+            issuer: None,
+            client_secret_file: None,
+            page_key_file: None,
+            log_format: LogFormat::Pretty,
+            log: "warn".to_owned(),
+            runtime: Flavour::Multi,
+            propagation: Duration::ZERO,
+            drain: Duration::from_secs(5),
+            call_timeout: Duration::from_secs(10),
+            allow_plaintext: false,
+            bound: Some(Arc::new(bound)),
+        }
+    }
+}
+
+// === impl Bound ===
+
+impl Bound {
+    /// Two free ports of loopback.
+    ///
+    /// # Errors
+    /// No port is free.
+    pub fn free() -> std::io::Result<Self> {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Ok(Self {
+            listen: std::net::TcpListener::bind(any)?,
+            admin: std::net::TcpListener::bind(any)?,
+        })
+    }
+}
+
+/// Reads a duration as flags give it: `250ms`, `2s`, `15m`, `24h`.
+///
+/// # Errors
+/// A sentence that says what would be right.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a duration such as 250ms, 2s, 15m or 24h");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_error| wrong())?;
+    let seconds = |each: u64| number.checked_mul(each).map(Duration::from_secs);
+    match unit {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => seconds(1),
+        "m" => seconds(60),
+        "h" => seconds(3_600),
+        _ => None,
+    }
+    .ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_needs_its_unit() {
+        for (text, expected) in [
+            ("250ms", Some(Duration::from_millis(250))),
+            ("2s", Some(Duration::from_secs(2))),
+            ("15m", Some(Duration::from_secs(900))),
+            ("24h", Some(Duration::from_secs(86_400))),
+            ("0s", Some(Duration::ZERO)),
+            ("2", None),
+            ("s", None),
+            ("", None),
+            ("-1s", None),
+            ("1.5s", None),
+            ("99999999999999999999s", None),
+            ("18446744073709551615h", None),
+        ] {
+            assert_eq!(duration(text).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_ports_of_a_process_go_together() {
+        let config =
+            Config::for_tests(Bound::free().expect("ports"), "static://").or_listen(50_054);
+        assert_eq!(config.listen.map(|a| a.port()), Some(50_054));
+        assert_eq!(config.admin_listen.map(|a| a.port()), Some(9_054));
+        let config = Config::for_tests(Bound::free().expect("ports"), "static://").or_listen(8_080);
+        assert_eq!(config.admin_listen.map(|a| a.port()), Some(9_080));
+    }
+}

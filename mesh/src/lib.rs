@@ -1,0 +1,37 @@
+//! What every process of Ordermesh is built on.
+//!
+//! A process is started by [`run`], which reads its settings ([`config`]), sets up
+//! [`telemetry`] and serves an [`App`]. A call that comes in passes [`server`], carries its
+//! deadline and its trace in a [`Ctx`], and leaves again through a [`Channel`] of [`client`],
+//! which finds the callee in the [`registry`]. [`auth`] says who calls and [`status`] what
+//! they are told. What must survive a crash is kept by [`store`] and its neighbours:
+//! [`idempotency`], [`outbox`], [`barrier`] and [`saga`].
+
+/// The wire types that mesh itself speaks.
+pub mod wire;
+pub mod app;
+pub mod config;
+pub mod telemetry;
+pub mod clock;
+pub mod ctx;
+pub mod deadline;
+pub mod server;
+pub mod client;
+pub mod registry;
+pub mod auth;
+pub mod status;
+pub mod store;
+pub mod idempotency;
+pub mod outbox;
+pub mod barrier;
+pub mod saga;
+pub mod money;
+pub mod resource;
+pub mod page;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use app::{App, run};
+pub use client::{Channel, Within};
+pub use config::Config;
+pub use ctx::{Ctx, detach, offload, spawn};

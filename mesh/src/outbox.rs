@@ -1,0 +1,82 @@
+//! Events leave with the transaction that they tell of: both, or neither.
+//!
+//! This is the writing half: the log's positions are given after the commit, by the sequencer.
+
+use prost::Message;
+use time::OffsetDateTime;
+
+use crate::{
+    clock,
+    ctx::Ctx,
+    store::{Failure, Txn, execute},
+};
+
+/// What happened, in the past tense.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fact {
+    /// The type of the event, such as `order.created`.
+    pub kind: &'static str,
+    /// The event itself.
+    pub data: prost_types::Any,
+}
+
+/// What is written beside an event: the CloudEvents extensions of ours.
+#[derive(Clone, PartialEq, Message)]
+pub struct Headers {
+    /// The call or the saga's step that the event came from (W3C Trace Context).
+    #[prost(string, tag = "1")]
+    pub traceparent: String,
+    /// What caused the event: the span of that call.
+    #[prost(string, tag = "2")]
+    pub causation_id: String,
+    /// What belongs together: the trace, from the first request to the last consequence.
+    #[prost(string, tag = "3")]
+    pub correlation_id: String,
+}
+
+// === impl Headers ===
+
+impl Headers {
+    /// Those of the call that this code works for; empty where there is none.
+    #[must_use]
+    pub fn current() -> Self {
+        Ctx::current().map_or_else(Self::default, |ctx| Self {
+            traceparent: ctx.traceparent(),
+            causation_id: ctx.trace().span_id(),
+            correlation_id: ctx.trace_id(),
+        })
+    }
+}
+
+/// Writes an event of `aggregate` (`orders/…`). Before it, in the same transaction, the
+/// aggregate's row took one more revision for this event: that revision is `seq`, and the row's
+/// lock makes the order of events the order of commits.
+///
+/// # Errors
+/// [`Failure`] of the database; [`Failure::is_duplicate`] if the aggregate has an event of this
+/// `seq`: the revision was not advanced before.
+pub async fn append(
+    txn: &Txn,
+    aggregate: &str,
+    seq: i64,
+    fact: Fact,
+    at: OffsetDateTime,
+) -> Result<(), Failure> {
+    let sql = "INSERT INTO outbox \
+               (event_id, aggregate, seq, type, headers, payload, created_at, available_at) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $7)";
+    let values = vec![
+        clock::id().to_string().into(),
+        aggregate.into(),
+        seq.into(),
+        fact.kind.into(),
+        Headers::current().encode_to_vec().into(),
+        fact.data.encode_to_vec().into(),
+        clock::micros(at).into(),
+    ];
+    execute(txn, "append an event", sql, values).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,241 @@
+//! What a caller is told: one enum of errors and one table per service become one `Status`.
+//!
+//! A `Status` that fails carries a canonical code, `google.rpc.ErrorInfo` with a reason of the
+//! contract, and the typed details of AIP-193. What is `INTERNAL` is logged here, once, with
+//! its causes, and leaves as the two words "internal error".
+
+use std::{collections::HashMap, error::Error, fmt::Write as _, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// The domain of the reasons that mesh itself gives.
+pub const DOMAIN: &str = "ordermesh.mesh.v1";
+
+/// Marks a failure that this process made up before anything was sent.
+pub(crate) const LOCAL: &str = "mesh-local";
+
+/// An error that has a row in its service's table.
+pub trait Explain: Error + 'static {
+    /// The domain of the reasons: the package of the contract, as `ordermesh.orders.v1`.
+    const DOMAIN: &'static str;
+
+    /// The row: code, reason and details.
+    fn explain(&self) -> Explanation;
+}
+
+/// A row of a table of errors. Made by [`tell`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Explanation {
+    code: Code,
+    reason: &'static str,
+    metadata: HashMap<String, String>,
+    details: ErrorDetails,
+}
+
+/// A failure of the mesh itself: no business rule was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The deadline passed.
+    #[error("deadline passed")]
+    Deadline,
+    /// `grpc-timeout` cannot be read.
+    #[error("{0}")]
+    Timeout(#[from] crate::deadline::Malformed),
+    /// No instance of the callee can be reached.
+    #[error("no instance of {0} can be reached")]
+    Down(String),
+    /// The connection broke after the call was sent: it may have been carried out.
+    #[error("the connection to {0} broke")]
+    Broken(String),
+    /// The handler panicked.
+    #[error("the handler of {0} panicked")]
+    Panic(String),
+    /// The handler of an rpc with an owner rule answered without asking for the owner.
+    #[error("{0} answered without comparing the owner")]
+    Duty(String),
+    /// Nobody may call this rpc, or not this caller.
+    #[error(transparent)]
+    Denied(#[from] crate::auth::Denied),
+    /// The token is missing or wrong.
+    #[error("{0}")]
+    Token(#[from] crate::auth::TokenProblem),
+    /// A name that health or another mesh service does not know.
+    #[error("{0} is not a service of this process")]
+    UnknownService(String),
+}
+
+// === impl Failure ===
+
+impl Explain for Failure {
+    const DOMAIN: &'static str = DOMAIN;
+
+    fn explain(&self) -> Explanation {
+        use crate::auth::TokenProblem;
+        match self {
+            Self::Deadline => tell(Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+            Self::Timeout(_) => tell(Code::InvalidArgument, "FIELD_VIOLATION")
+                .violation("grpc-timeout", self.to_string()),
+            Self::Down(callee) => {
+                tell(Code::Unavailable, "DEPENDENCY_DOWN").with("dependency", callee)
+            }
+            Self::Broken(callee) => {
+                tell(Code::Unavailable, "CONNECTION_LOST").with("dependency", callee)
+            }
+            Self::Panic(_) | Self::Duty(_) => tell(Code::Internal, "INTERNAL"),
+            Self::Denied(_) => tell(Code::PermissionDenied, "PERMISSION_DENIED"),
+            Self::Token(TokenProblem::KeysUnavailable) => {
+                tell(Code::Unavailable, "DEPENDENCY_DOWN")
+                    .with("dependency", "the issuer of tokens")
+            }
+            Self::Token(TokenProblem::Expired) => tell(Code::Unauthenticated, "TOKEN_EXPIRED"),
+            Self::Token(
+                TokenProblem::Missing | TokenProblem::Malformed | TokenProblem::Invalid,
+            ) => tell(Code::Unauthenticated, "UNAUTHENTICATED"),
+            Self::UnknownService(name) => tell(Code::NotFound, "NOT_FOUND").with("name", name),
+        }
+    }
+}
+
+impl From<Failure> for Status {
+    fn from(failure: Failure) -> Self {
+        of(&failure)
+    }
+}
+
+// === impl Explanation ===
+
+impl Explanation {
+    /// Adds a fact to `ErrorInfo.metadata`.
+    pub fn with(mut self, key: impl Into<String>, value: impl ToString) -> Self {
+        self.metadata.insert(key.into(), value.to_string());
+        self
+    }
+
+    /// Names a field that is wrong (`BadRequest`): its path in the request, and what would be right.
+    pub fn violation(mut self, field: impl Into<String>, problem: impl Into<String>) -> Self {
+        self.details.add_bad_request_violation(field, problem);
+        self
+    }
+
+    /// Names a condition that does not hold (`PreconditionFailure`).
+    pub fn precondition(
+        mut self,
+        kind: impl Into<String>,
+        subject: impl Into<String>,
+        description: impl Into<String>,
+    ) -> Self {
+        self.details.add_precondition_failure_violation(kind, subject, description);
+        self
+    }
+
+    /// Names a quota that is used up (`QuotaFailure`).
+    pub fn quota(mut self, subject: impl Into<String>, description: impl Into<String>) -> Self {
+        self.details.add_quota_failure_violation(subject, description);
+        self
+    }
+
+    /// Says when to come again (`RetryInfo`).
+    pub fn retry_after(mut self, delay: Duration) -> Self {
+        self.details.set_retry_info(Some(delay));
+        self
+    }
+
+    /// The code of this row.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.code
+    }
+}
+
+/// Begins a row: a canonical code, and a value of the contract's enum of reasons.
+pub fn tell(code: Code, reason: &'static str) -> Explanation {
+    Explanation { code, reason, metadata: HashMap::new(), details: ErrorDetails::new() }
+}
+
+/// The one way from an error to a `Status`.
+pub fn of<E: Explain>(error: &E) -> Status {
+    let Explanation { code, reason, metadata, mut details } = error.explain();
+    details.set_error_info(reason, E::DOMAIN, metadata);
+    if code == Code::Internal {
+        tracing::error!(reason, "{}", with_causes(error));
+        return Status::with_error_details(code, "internal error", details);
+    }
+    Status::with_error_details(code, error.to_string(), details)
+}
+
+/// The same for a failure that happened before anything was sent.
+pub(crate) fn local(failure: &Failure) -> Status {
+    let mut status = of(failure);
+    status.metadata_mut().insert(LOCAL, tonic::metadata::MetadataValue::from_static("1"));
+    status
+}
+
+/// Reason, domain and metadata of a failure, if its sender gave them.
+#[must_use]
+pub fn reason(status: &Status) -> Option<tonic_types::ErrorInfo> {
+    status.get_details_error_info()
+}
+
+/// An error and what caused it, in one line.
+pub fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // A line of a log cannot be left half written.
+        let _written = write!(text, ": {error}").is_ok();
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Sample {
+        #[error("SKU-1 has 2 left, 3 wanted")]
+        Short,
+        #[error("cannot read the order")]
+        Database(#[source] std::io::Error),
+    }
+
+    impl Explain for Sample {
+        const DOMAIN: &'static str = "ordermesh.sample.v1";
+
+        fn explain(&self) -> Explanation {
+            match self {
+                Self::Short => tell(Code::FailedPrecondition, "OUT_OF_STOCK")
+                    .with("sku", "SKU-1")
+                    .retry_after(Duration::from_secs(3)),
+                Self::Database(_) => tell(Code::Internal, "INTERNAL"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_code_reason_and_facts() {
+        let status = of(&Sample::Short);
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert_eq!(status.message(), "SKU-1 has 2 left, 3 wanted");
+        let info = reason(&status).expect("a reason");
+        assert_eq!(
+            (info.reason.as_str(), info.domain.as_str()),
+            ("OUT_OF_STOCK", "ordermesh.sample.v1")
+        );
+        assert_eq!(info.metadata["sku"], "SKU-1");
+        let retry = status.get_details_retry_info().expect("retry info");
+        assert_eq!(retry.retry_delay, Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn internal_errors_keep_their_reason_but_not_their_words() {
+        let error = Sample::Database(std::io::Error::other("disk full"));
+        let status = of(&error);
+        assert_eq!((status.code(), status.message()), (Code::Internal, "internal error"));
+        assert_eq!(reason(&status).expect("a reason").reason, "INTERNAL");
+        assert_eq!(with_causes(&error), "cannot read the order: disk full");
+    }
+}

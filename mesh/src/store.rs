@@ -1,0 +1,295 @@
+//! The database of a service: connect, migrate, read, and change it in transactions.
+//!
+//! One interface over SQLite and PostgreSQL. On SQLite every change passes one writer, which
+//! joins what waits into one commit ([`group`]); on PostgreSQL each is a transaction of its own,
+//! run again when the database asks for it ([`again`]).
+
+mod again;
+mod group;
+/// Tables that are made and changed at start, in order.
+pub mod migrate;
+mod open;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use futures_util::future::BoxFuture;
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, FromQueryResult, RuntimeErr,
+    SqlErr, Statement, Value,
+};
+use sea_orm_migration::MigrationTrait;
+
+use crate::clock;
+
+pub use migrate::step;
+
+/// A transaction that a closure of [`Store::transaction`] works in.
+pub type Txn = DatabaseTransaction;
+
+/// The database of a service. Clones share its connections.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    reader: DatabaseConnection,
+    writer: Writer,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug)]
+enum Writer {
+    Postgres,
+    Sqlite(group::Group),
+}
+
+/// The database did not do what it was asked: broken, away, or a rule of its schema said no.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("cannot {doing}")]
+pub struct Failure {
+    /// What was being done, after the word "cannot".
+    pub doing: &'static str,
+    /// What the database said.
+    pub source: DbErr,
+}
+
+/// The error of a closure that runs in a transaction: it can tell the database's failures, after
+/// which the transaction may be run again, from its own refusals.
+pub trait TxnError: From<Failure> {
+    /// The database's failure, if that is what this error is.
+    fn failure(&self) -> Option<&Failure>;
+}
+
+/// How transactions were joined, since the store was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Commits that reached the disk.
+    pub commits: u64,
+    /// Transactions in them that were kept; more than commits where they were joined.
+    pub transactions: u64,
+    /// Transactions that were rolled back, by their own closure or by the database.
+    pub rolled_back: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    commits: AtomicU64,
+    transactions: AtomicU64,
+    rolled_back: AtomicU64,
+}
+
+// === impl Store ===
+
+impl Store {
+    /// Opens the database at `url` (`sqlite://path` or `postgres://…`) and brings its tables up
+    /// to date: those of mesh, then the service's own `migrations`. A SQLite file is made if it
+    /// is missing, with its folders, readable by its owner only.
+    ///
+    /// # Errors
+    /// [`Failure`] if the scheme is another one, the database cannot be reached, another process
+    /// has the file, or a newer release changed the tables. Say it and end the process.
+    pub async fn connect(
+        url: &str,
+        migrations: Vec<Box<dyn MigrationTrait>>,
+    ) -> Result<Self, Failure> {
+        let counters = Arc::new(Counters::default());
+        let (reader, writer) = if let Some(path) = url.strip_prefix("sqlite://") {
+            let file = open::SqliteFile::claim(path)?;
+            let connection = file.writer().await?;
+            migrate::run(&connection, migrations).await?;
+            let reader = file.readers().await?;
+            let group = group::Group::new(file, connection, Arc::clone(&counters));
+            (reader, Writer::Sqlite(group))
+        } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            let pool = open::postgres(url).await?;
+            migrate::run(&pool, migrations).await?;
+            (pool, Writer::Postgres)
+        } else {
+            let problem = "the URL must begin with sqlite:// or postgres://";
+            return Err(Failure::new("open the database", problem));
+        };
+        Ok(Self(Arc::new(Inner { reader, writer, counters })))
+    }
+
+    /// For statements that only read. What a transaction changed shows here once it committed.
+    #[must_use]
+    pub fn reader(&self) -> &DatabaseConnection {
+        &self.0.reader
+    }
+
+    /// Whether the database is PostgreSQL; else it is SQLite.
+    #[must_use]
+    pub fn is_postgres(&self) -> bool {
+        matches!(self.0.writer, Writer::Postgres)
+    }
+
+    /// Runs `work` in a transaction: kept if it answers `Ok`, undone if it answers `Err`. The
+    /// answer comes after the commit. `work` may run several times and only its last run counts:
+    /// it acts on nothing but the database, and it is short, for others wait behind it.
+    ///
+    /// # Errors
+    /// What `work` answered; or a [`Failure`] of the database. If the connection was lost during
+    /// the commit, a failed transaction may have happened: whoever must know reads it back.
+    pub async fn transaction<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        F: for<'c> Fn(&'c Txn) -> BoxFuture<'c, Result<T, E>> + Send + Sync + 'static,
+        T: Send + 'static,
+        E: TxnError + Send + 'static,
+    {
+        match &self.0.writer {
+            Writer::Postgres => again::run(&self.0.reader, &self.0.counters, &work).await,
+            Writer::Sqlite(group) => group.run(work).await,
+        }
+    }
+
+    /// The time that leases and timers go by, in microseconds: PostgreSQL's, because replicas
+    /// share it; or this process's on SQLite, because no other has the file.
+    ///
+    /// # Errors
+    /// [`Failure`] if the database cannot be asked.
+    pub async fn now_micros<C: ConnectionTrait>(&self, conn: &C) -> Result<i64, Failure> {
+        #[derive(FromQueryResult)]
+        struct Now {
+            now: i64,
+        }
+        if !self.is_postgres() {
+            return Ok(clock::micros(clock::now()));
+        }
+        let sql = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT) AS now";
+        let now = row::<Now, _>(conn, "ask for the time", sql, vec![]).await?;
+        now.map(|row| row.now).ok_or_else(|| Failure::new("ask for the time", "no row"))
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// [`Failure`] if it does not.
+    pub async fn ping(&self) -> Result<(), Failure> {
+        self.0.reader.ping().await.map_err(failed_to("reach the database"))
+    }
+
+    /// How transactions were joined so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let counters = &self.0.counters;
+        Stats {
+            commits: counters.commits.load(Ordering::Relaxed),
+            transactions: counters.transactions.load(Ordering::Relaxed),
+            rolled_back: counters.rolled_back.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Finishes the transactions that wait and closes the connections. Later transactions are
+    /// refused.
+    ///
+    /// # Errors
+    /// [`Failure`] if a connection cannot be closed; nothing more can be done about it.
+    pub async fn close(&self) -> Result<(), Failure> {
+        if let Writer::Sqlite(group) = &self.0.writer {
+            group.close().await;
+        }
+        self.0.reader.close_by_ref().await.map_err(failed_to("close the database"))
+    }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// A failure that no database reported.
+    #[must_use]
+    pub fn new(doing: &'static str, problem: impl Into<String>) -> Self {
+        Self { doing, source: DbErr::Conn(RuntimeErr::Internal(problem.into())) }
+    }
+
+    /// Whether a row of the same key exists already.
+    #[must_use]
+    pub fn is_duplicate(&self) -> bool {
+        matches!(self.source.sql_err(), Some(SqlErr::UniqueConstraintViolation(_)))
+    }
+
+    /// Whether the same transaction can succeed when it is run again.
+    fn asks_for_another_run(&self) -> bool {
+        let (DbErr::Exec(error) | DbErr::Query(error) | DbErr::Conn(error)) = &self.source else {
+            return false;
+        };
+        let RuntimeErr::SqlxError(error) = error else { return false };
+        let code = error.as_database_error().and_then(|error| error.code());
+        // PostgreSQL's serialization_failure and deadlock_detected.
+        matches!(code.as_deref(), Some("40001" | "40P01"))
+    }
+}
+
+impl TxnError for Failure {
+    fn failure(&self) -> Option<&Failure> {
+        Some(self)
+    }
+}
+
+// === impl Counters ===
+
+impl Counters {
+    fn committed(&self, transactions: u64) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.transactions.fetch_add(transactions, Ordering::Relaxed);
+    }
+
+    fn rolled_back(&self, transactions: u64) {
+        self.rolled_back.fetch_add(transactions, Ordering::Relaxed);
+    }
+}
+
+/// Makes a [`Failure`] of what the database said: `.map_err(failed_to("read the order"))`.
+pub fn failed_to(doing: &'static str) -> impl Fn(DbErr) -> Failure {
+    move |source| Failure { doing, source }
+}
+
+/// Executes one statement and counts the rows it changed.
+///
+/// # Errors
+/// [`Failure`], worded with `doing`.
+pub async fn execute<C: ConnectionTrait>(
+    conn: &C,
+    doing: &'static str,
+    sql: &str,
+    values: Vec<Value>,
+) -> Result<u64, Failure> {
+    let statement = Statement::from_sql_and_values(conn.get_database_backend(), sql, values);
+    let done = conn.execute_raw(statement).await.map_err(failed_to(doing))?;
+    Ok(done.rows_affected())
+}
+
+/// The rows that one statement answers.
+///
+/// # Errors
+/// [`Failure`], worded with `doing`; also if a column is missing or of another type.
+pub async fn rows<T: FromQueryResult, C: ConnectionTrait>(
+    conn: &C,
+    doing: &'static str,
+    sql: &str,
+    values: Vec<Value>,
+) -> Result<Vec<T>, Failure> {
+    let statement = Statement::from_sql_and_values(conn.get_database_backend(), sql, values);
+    let rows = conn.query_all_raw(statement).await.map_err(failed_to(doing))?;
+    rows.iter().map(|row| T::from_query_result(row, "").map_err(failed_to(doing))).collect()
+}
+
+/// The row that one statement answers, if there is one.
+///
+/// # Errors
+/// [`Failure`], worded with `doing`; also if a column is missing or of another type.
+pub async fn row<T: FromQueryResult, C: ConnectionTrait>(
+    conn: &C,
+    doing: &'static str,
+    sql: &str,
+    values: Vec<Value>,
+) -> Result<Option<T>, Failure> {
+    let statement = Statement::from_sql_and_values(conn.get_database_backend(), sql, values);
+    let row = conn.query_one_raw(statement).await.map_err(failed_to(doing))?;
+    row.map(|row| T::from_query_result(&row, "").map_err(failed_to(doing))).transpose()
+}
+
+#[cfg(test)]
+mod tests;

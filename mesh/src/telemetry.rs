@@ -1,0 +1,195 @@
+//! What a process says about itself: log lines with the trace they belong to, and metrics.
+
+use std::sync::{LazyLock, Once};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, LogFormat};
+
+mod lines;
+pub mod names;
+
+/// Bounds of every histogram of durations, in seconds (OpenTelemetry's advice for HTTP and RPC).
+const SECONDS: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+
+/// The metrics of this process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Calls served, by method and status.
+    pub server_calls: Family<Call, Histogram, fn() -> Histogram>,
+    /// Calls made, by method and status.
+    pub client_calls: Family<Call, Histogram, fn() -> Histogram>,
+    /// HTTP requests served, by method, route template and status.
+    pub http_requests: Family<Request, Histogram, fn() -> Histogram>,
+    /// HTTP answers of 400 and above, by status.
+    pub http_errors: Family<Answer, Counter>,
+    /// Requests that were not sent by their first connection and were sent by another.
+    pub resent: Counter,
+    /// Calls being served now.
+    pub in_flight: Gauge,
+    /// Connections being served now.
+    pub connections: Gauge,
+}
+
+/// The labels of a call.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Call {
+    /// `package.Service/Method`, or `_OTHER` for a method that does not exist.
+    pub rpc_method: String,
+    /// The name of the status code, such as `OK`.
+    pub rpc_response_status_code: &'static str,
+}
+
+/// The labels of an HTTP request.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Request {
+    /// The request method, or `_OTHER`.
+    pub http_request_method: String,
+    /// The template of the route, never the path itself; empty if none matched.
+    pub http_route: String,
+    /// The status.
+    pub http_response_status_code: u16,
+}
+
+/// The label of a failed HTTP answer.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    fn new() -> Self {
+        let seconds: fn() -> Histogram = || Histogram::new(SECONDS);
+        let mut registry = Registry::default();
+        let metrics = Self {
+            server_calls: Family::new_with_constructor(seconds),
+            client_calls: Family::new_with_constructor(seconds),
+            http_requests: Family::new_with_constructor(seconds),
+            http_errors: Family::default(),
+            resent: Counter::default(),
+            in_flight: Gauge::default(),
+            connections: Gauge::default(),
+            registry: Registry::default(),
+        };
+        registry.register(
+            names::SERVER_CALLS,
+            "Calls served, in seconds",
+            metrics.server_calls.clone(),
+        );
+        registry.register(
+            names::CLIENT_CALLS,
+            "Calls made, in seconds",
+            metrics.client_calls.clone(),
+        );
+        registry.register(
+            names::HTTP_REQUESTS,
+            "HTTP requests served, in seconds",
+            metrics.http_requests.clone(),
+        );
+        registry.register(
+            names::HTTP_ERRORS,
+            "HTTP answers of 400 and above",
+            metrics.http_errors.clone(),
+        );
+        registry.register(
+            names::RESENT,
+            "Requests sent anew because they had not been sent",
+            metrics.resent.clone(),
+        );
+        registry.register(names::IN_FLIGHT, "Calls being served", metrics.in_flight.clone());
+        registry.register(
+            names::CONNECTIONS,
+            "Connections being served",
+            metrics.connections.clone(),
+        );
+        registry.register_collector(Box::new(Rootless));
+        Self { registry, ..metrics }
+    }
+
+    /// All metrics in the text format of OpenMetrics.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing into a string cannot fail.
+        let _written = prometheus_client::encoding::text::encode(&mut text, &self.registry).is_ok();
+        text
+    }
+}
+
+/// Reads the count of calls outside of any call where `ctx` keeps it.
+#[derive(Debug)]
+struct Rootless;
+
+impl prometheus_client::collector::Collector for Rootless {
+    fn encode(
+        &self,
+        mut encoder: prometheus_client::encoding::DescriptorEncoder<'_>,
+    ) -> Result<(), std::fmt::Error> {
+        use prometheus_client::{encoding::EncodeMetric as _, metrics::counter::ConstCounter};
+        let counter = ConstCounter::new(crate::ctx::rootless_calls());
+        let help = "Calls made outside of any other call";
+        let metric =
+            encoder.encode_descriptor(names::ROOTLESS, help, None, counter.metric_type())?;
+        counter.encode(metric)
+    }
+}
+
+/// The metrics of this process.
+#[must_use]
+pub fn metrics() -> &'static Metrics {
+    static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+    &METRICS
+}
+
+/// Sets up logging, once for the process; `service` stands in every JSON line.
+pub fn init(service: &str, config: &Config) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let filter =
+            EnvFilter::try_new(&config.log).unwrap_or_else(|_error| EnvFilter::new("info"));
+        let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        // A test may have set up logging of its own: then its own stays.
+        let _ours = match config.log_format {
+            LogFormat::Json => {
+                lines.event_format(lines::Json { service: service.into() }).try_init()
+            }
+            LogFormat::Pretty => lines.event_format(lines::Pretty).try_init(),
+        }
+        .is_ok();
+    });
+}
+
+/// The name of a status code, as labels and attributes spell it.
+#[must_use]
+pub fn code(code: tonic::Code) -> &'static str {
+    use tonic::Code;
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}

@@ -1,0 +1,22 @@
+//! Every name that telemetry uses, in one place: they are an interface to dashboards and alerts.
+//!
+//! Metrics follow OpenTelemetry's semantic conventions 1.44 as Prometheus spells them.
+
+/// Histogram of calls served, in seconds.
+pub const SERVER_CALLS: &str = "rpc_server_call_duration_seconds";
+/// Histogram of calls made, in seconds.
+pub const CLIENT_CALLS: &str = "rpc_client_call_duration_seconds";
+/// Histogram of HTTP requests served, in seconds.
+pub const HTTP_REQUESTS: &str = "http_server_request_duration_seconds";
+/// Counter of HTTP answers of 400 and above; the encoder appends `_total`.
+pub const HTTP_ERRORS: &str = "http_errors";
+/// Counter of requests sent anew because their first connection had not sent them.
+pub const RESENT: &str = "mesh_resent";
+/// Counter of calls outside of any other call.
+pub const ROOTLESS: &str = "mesh_rootless_calls";
+/// Gauge of calls being served.
+pub const IN_FLIGHT: &str = "mesh_in_flight";
+/// Gauge of connections being served.
+pub const CONNECTIONS: &str = "mesh_connections";
+/// The method label of a call to a method that does not exist.
+pub const OTHER: &str = "_OTHER";

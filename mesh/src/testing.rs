@@ -1,0 +1,72 @@
+//! The harness that tests of services use: a call's scope, fake callees, databases of their own.
+
+use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
+
+use http::Request;
+use hyper::body::Incoming;
+use tonic::{body::Body, service::Routes};
+use tower::{ServiceExt as _, service_fn};
+
+use crate::{
+    Channel, Ctx,
+    auth::{Caller, SignIn},
+    config::Bound,
+    ctx::Trace,
+    registry::Address,
+    server::{Listener, Wire},
+};
+
+mod database;
+
+pub use database::*;
+
+/// How long a call in a test may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs `future` as a call of `caller`, with a deadline of 5 s, under a rule that admits
+/// whatever the caller is: a plain customer reaches what is theirs, everybody else all.
+pub async fn as_caller<F: Future>(caller: Caller, future: F) -> F::Output {
+    let ctx = Ctx::root(PATIENCE, Trace::new());
+    ctx.set_caller(caller);
+    ctx.scope(future).await
+}
+
+/// Runs `future` as a call of nobody: what an anonymous rule lets in.
+pub async fn as_nobody<F: Future>(future: F) -> F::Output {
+    Ctx::root(PATIENCE, Trace::new()).scope(future).await
+}
+
+/// A callee made of `routes`, served on a free port of loopback until the test ends.
+///
+/// # Errors
+/// No port is free.
+#[expect(clippy::disallowed_methods, reason = "ends with the runtime of the test")]
+pub fn channel(routes: Routes) -> anyhow::Result<Channel> {
+    let bound = Bound::free()?;
+    let port = bound.listen.local_addr()?.port();
+    let listener = Arc::new(Listener::new(bound.listen, Wire::Http2)?);
+    let routes = routes.prepare();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let routes = routes.clone();
+        async move {
+            Ok::<_, Infallible>(match routes.oneshot(request.map(Body::new)).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            })
+        }
+    });
+    tokio::spawn(listener.serve(service));
+    let address = Address { host: "127.0.0.1".to_owned(), port };
+    Ok(Channel::new("fake", &[address], SignIn::default()))
+}
+
+/// A callee that cannot be reached: nothing listens there.
+///
+/// # Errors
+/// No port is free.
+pub fn unreachable() -> anyhow::Result<Channel> {
+    let bound = Bound::free()?;
+    let port = bound.listen.local_addr()?.port();
+    let address = Address { host: "127.0.0.1".to_owned(), port };
+    Ok(Channel::new("unreachable", &[address], SignIn::default()))
+}
