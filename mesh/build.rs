@@ -4,6 +4,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut compiler = protox::Compiler::new(["../proto"])?;
     compiler.include_imports(true).include_source_info(true);
     compiler.open_file("ordermesh/auth/v1/tokens.proto")?;
+    let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
+    // Encoded by the compiler: a decoded set has no room for options, and the rules are options.
+    std::fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
     tonic_prost_build::configure()
         .build_transport(false)
         .include_file("modules.rs")

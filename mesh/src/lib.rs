@@ -7,7 +7,6 @@
 //! they are told. What must survive a crash is kept by [`store`] and its neighbours:
 //! [`idempotency`], [`outbox`], [`barrier`] and [`saga`].
 
-/// The wire types that mesh itself speaks.
 pub mod wire;
 pub mod app;
 pub mod config;

@@ -56,8 +56,14 @@ pub fn channel(routes: Routes) -> anyhow::Result<Channel> {
         }
     });
     tokio::spawn(listener.serve(service));
+    Ok(channel_to("fake", port))
+}
+
+/// A callee on a port of loopback, called without a token of our own.
+#[must_use]
+pub fn channel_to(name: &str, port: u16) -> Channel {
     let address = Address { host: "127.0.0.1".to_owned(), port };
-    Ok(Channel::new("fake", &[address], SignIn::default()))
+    Channel::new(name, &[address], SignIn::default())
 }
 
 /// A callee that cannot be reached: nothing listens there.
@@ -67,6 +73,5 @@ pub fn channel(routes: Routes) -> anyhow::Result<Channel> {
 pub fn unreachable() -> anyhow::Result<Channel> {
     let bound = Bound::free()?;
     let port = bound.listen.local_addr()?.port();
-    let address = Address { host: "127.0.0.1".to_owned(), port };
-    Ok(Channel::new("unreachable", &[address], SignIn::default()))
+    Ok(channel_to("unreachable", port))
 }

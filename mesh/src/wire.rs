@@ -1,10 +1,19 @@
 //! The wire types that mesh itself speaks, generated from the contract.
-#![allow(
+
+pub use generated::{google, ordermesh};
+
+/// The contract of these types with its options, as an encoded
+/// `google.protobuf.FileDescriptorSet`.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+#[expect(
     missing_docs,
     clippy::all,
-    clippy::pedantic,
-    clippy::restriction,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    clippy::too_many_lines,
     reason = "generated; the comments stand in the .proto files"
 )]
-
-include!(concat!(env!("OUT_DIR"), "/modules.rs"));
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/modules.rs"));
+}

@@ -122,3 +122,116 @@ fn problem(kind: &ErrorKind) -> TokenProblem {
         _ => TokenProblem::Invalid,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+    use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+    use jsonwebtoken::{EncodingKey, Header};
+
+    use super::*;
+    use crate::auth::Jwk;
+
+    struct Issuer {
+        key: EncodingKey,
+        verifier: Verifier,
+    }
+
+    impl Issuer {
+        fn new() -> Self {
+            let document = Ed25519KeyPair::generate_pkcs8(&aws_lc_rs::rand::SystemRandom::new())
+                .expect("a key");
+            let pair = Ed25519KeyPair::from_pkcs8(document.as_ref()).expect("a key");
+            let jwk = Jwk {
+                kty: "OKP".to_owned(),
+                crv: "Ed25519".to_owned(),
+                alg: "EdDSA".to_owned(),
+                r#use: "sig".to_owned(),
+                kid: "k1".to_owned(),
+                x: BASE64_URL_SAFE_NO_PAD.encode(pair.public_key().as_ref()),
+            };
+            let keys = Keys::from_source(move || {
+                let jwk = jwk.clone();
+                Box::pin(async move { Ok(vec![jwk]) })
+            });
+            Self {
+                key: EncodingKey::from_ed_der(document.as_ref()),
+                verifier: Verifier::new(keys),
+            }
+        }
+
+        fn sign(&self, kid: &str, claims: &Claims) -> String {
+            let mut header = Header::new(Algorithm::EdDSA);
+            header.kid = Some(kid.to_owned());
+            jsonwebtoken::encode(&header, claims, &self.key).expect("signs")
+        }
+    }
+
+    fn claims() -> Claims {
+        let now = clock::now().unix_timestamp();
+        Claims {
+            iss: ISSUER.to_owned(),
+            aud: ISSUER.to_owned(),
+            sub: "users/1".to_owned(),
+            roles: vec!["customer".to_owned()],
+            iat: now,
+            nbf: now,
+            exp: now + 900,
+            jti: "t1".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_good_token_says_who_calls_and_is_handed_on_for_users_only() {
+        let issuer = Issuer::new();
+        let token = issuer.sign("k1", &claims());
+        let caller = issuer.verifier.verify(&token).await.expect("verifies");
+        assert_eq!((&*caller.subject, caller.has("customer")), ("users/1", true));
+        assert_eq!(caller.token.as_deref(), Some(token.as_str()));
+        let service = Claims { roles: vec!["service:orders".to_owned()], ..claims() };
+        let caller =
+            issuer.verifier.verify(&issuer.sign("k1", &service)).await.expect("verifies");
+        assert_eq!((caller.service(), &caller.token), (Some("orders"), &None));
+    }
+
+    #[tokio::test]
+    async fn a_token_that_is_wrong_in_any_part_is_refused() {
+        let issuer = Issuer::new();
+        let now = clock::now().unix_timestamp();
+        for (what, claims, expected) in [
+            ("expired", Claims { exp: now - 31, ..claims() }, TokenProblem::Expired),
+            ("early", Claims { nbf: now + 60, ..claims() }, TokenProblem::Invalid),
+            ("issuer", Claims { iss: "else".to_owned(), ..claims() }, TokenProblem::Invalid),
+            ("audience", Claims { aud: "else".to_owned(), ..claims() }, TokenProblem::Invalid),
+        ] {
+            let token = issuer.sign("k1", &claims);
+            assert_eq!(issuer.verifier.verify(&token).await, Err(expected), "{what}");
+        }
+        let other = Issuer::new().sign("k1", &claims());
+        assert_eq!(issuer.verifier.verify(&other).await, Err(TokenProblem::Invalid), "signature");
+        let unknown = issuer.sign("k2", &claims());
+        assert_eq!(issuer.verifier.verify(&unknown).await, Err(TokenProblem::Invalid), "kid");
+    }
+
+    #[tokio::test]
+    async fn an_algorithm_that_needs_no_key_of_ours_is_refused() {
+        let issuer = Issuer::new();
+        let good = issuer.sign("k1", &claims());
+        let body = good.split('.').nth(1).expect("claims");
+        for header in [r#"{"alg":"none","kid":"k1"}"#, r#"{"alg":"HS256","kid":"k1"}"#] {
+            let token = format!("{}.{body}.AAAA", BASE64_URL_SAFE_NO_PAD.encode(header));
+            let refused = issuer.verifier.verify(&token).await;
+            assert!(refused.is_err(), "{header}");
+        }
+        for token in ["", ".", "..", "a.b.c", &"a".repeat(LONGEST + 1)] {
+            assert_eq!(issuer.verifier.verify(token).await, Err(TokenProblem::Malformed));
+        }
+    }
+
+    #[tokio::test]
+    async fn without_keys_a_token_is_not_called_wrong() {
+        let verifier = Verifier::new(Keys::none());
+        let token = Issuer::new().sign("k1", &claims());
+        assert_eq!(verifier.verify(&token).await, Err(TokenProblem::KeysUnavailable));
+    }
+}

@@ -33,6 +33,7 @@ struct Writer {
     connection: DatabaseConnection,
     queue: mpsc::Receiver<Box<dyn Member>>,
     counters: Arc<Counters>,
+    limits: Limits,
 }
 
 /// One waiting transaction.
@@ -65,14 +66,22 @@ enum Outcome<T, E> {
     Panicked(Box<dyn Any + Send>),
 }
 
-/// Transactions that one commit may join.
-const JOINED_MAX: usize = 64;
+/// How far a group may grow.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// Transactions that one commit may join.
+    joined_max: usize,
+    /// How long a group may gather while others keep coming.
+    gather: Duration,
+    /// How long one closure may keep all others waiting.
+    work: Duration,
+}
 
-/// How long a group may gather while others keep coming.
-const GATHER_MAX: Duration = Duration::from_millis(2);
-
-/// How long one closure may keep all others waiting.
-const WORK_MAX: Duration = Duration::from_secs(5);
+const LIMITS: Limits = Limits {
+    joined_max: 64,
+    gather: Duration::from_millis(2),
+    work: Duration::from_secs(5),
+};
 
 /// Callers that may wait in the queue; the next ones wait in front of it.
 const QUEUE: usize = 1_024;
@@ -83,15 +92,24 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 
 impl Group {
     /// Starts the writer.
-    #[expect(clippy::disallowed_methods, reason = "it serves all calls and ends with the store")]
     pub(super) fn new(
         file: SqliteFile,
         connection: DatabaseConnection,
         counters: Arc<Counters>,
     ) -> Self {
+        Self::with_limits(file, connection, counters, LIMITS)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "it serves all calls and ends with the store")]
+    fn with_limits(
+        file: SqliteFile,
+        connection: DatabaseConnection,
+        counters: Arc<Counters>,
+        limits: Limits,
+    ) -> Self {
         let (sender, queue) = mpsc::channel(QUEUE);
         let (closing, closed) = (CancellationToken::new(), CancellationToken::new());
-        let writer = Writer { file, connection, queue, counters };
+        let writer = Writer { file, connection, queue, counters, limits };
         let (ends, ended) = (closing.clone(), closed.clone().drop_guard());
         tokio::spawn(async move {
             let _ended = ended;
@@ -193,12 +211,12 @@ impl Writer {
         };
         while let Some(mut member) = next.take() {
             if !member.is_abandoned() {
-                let fate = joined(&txn, member.as_mut()).await;
+                let fate = joined(&txn, member.as_mut(), self.limits.work).await;
                 members.push(member);
                 // On failure the transaction drops here, and all of it with it.
                 *kept += usize::from(fate? == Fate::Keep);
             }
-            if members.len() < JOINED_MAX && began.elapsed() < GATHER_MAX {
+            if members.len() < self.limits.joined_max && began.elapsed() < self.limits.gather {
                 next = self.queue.try_recv().ok();
             }
         }
@@ -226,12 +244,12 @@ impl Writer {
 
 /// Runs one member in a savepoint. An error means that the whole transaction is lost: SQLite
 /// gives up all of it when a disk is full or broken, and then knows of no savepoint either.
-async fn joined(txn: &Txn, member: &mut dyn Member) -> Result<Fate, Failure> {
+async fn joined(txn: &Txn, member: &mut dyn Member, max: Duration) -> Result<Fate, Failure> {
     let savepoint = txn.begin().await.map_err(failed_to("begin a savepoint"))?;
-    let fate = match timeout(WORK_MAX, member.run(&savepoint)).await {
+    let fate = match timeout(max, member.run(&savepoint)).await {
         Ok(fate) => fate,
         Err(_elapsed) => {
-            tracing::error!("a transaction took longer than {WORK_MAX:?} and is rolled back");
+            tracing::error!("a transaction took longer than {max:?} and is rolled back");
             Fate::Undo
         }
     };
@@ -291,3 +309,6 @@ where
         drop(self.answer.send(outcome));
     }
 }
+
+#[cfg(test)]
+mod tests;
