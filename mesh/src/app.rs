@@ -243,6 +243,7 @@ impl App {
     /// Ready only while this database answers; closed as the last thing.
     #[must_use]
     pub fn store(mut self, store: &store::Store) -> Self {
+        telemetry::watch(store);
         let asked = store.clone();
         let check = move || -> BoxFuture<'static, Result<(), String>> {
             let store = asked.clone();

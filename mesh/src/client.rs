@@ -63,6 +63,12 @@ impl Channel {
         Self(Arc::new(Callee { name: name.to_owned(), endpoints, sign_in }))
     }
 
+    /// A callee at fixed addresses, called without a token of our own: how tools and tests call.
+    #[must_use]
+    pub fn to(name: &str, addresses: &[Address]) -> Self {
+        Self::new(name, addresses, SignIn::default())
+    }
+
     /// What logs and errors call the callee.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -1,6 +1,6 @@
 //! What a process says about itself: log lines with the trace they belong to, and metrics.
 
-use std::sync::{LazyLock, Once};
+use std::sync::{LazyLock, Mutex, Once, PoisonError};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -9,7 +9,10 @@ use prometheus_client::{
 };
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, LogFormat};
+use crate::{
+    config::{Config, LogFormat},
+    store::{Stats, Store},
+};
 
 mod lines;
 pub mod names;
@@ -113,6 +116,7 @@ impl Metrics {
             metrics.connections.clone(),
         );
         registry.register_collector(Box::new(Rootless));
+        registry.register_collector(Box::new(Databases));
         Self { registry, ..metrics }
     }
 
@@ -142,6 +146,38 @@ impl prometheus_client::collector::Collector for Rootless {
             encoder.encode_descriptor(names::ROOTLESS, help, None, counter.metric_type())?;
         counter.encode(metric)
     }
+}
+
+/// Reads how the databases of the process joined transactions, where they keep it.
+#[derive(Debug)]
+struct Databases;
+
+static DATABASES: Mutex<Vec<Store>> = Mutex::new(Vec::new());
+
+impl prometheus_client::collector::Collector for Databases {
+    fn encode(
+        &self,
+        mut encoder: prometheus_client::encoding::DescriptorEncoder<'_>,
+    ) -> Result<(), std::fmt::Error> {
+        use prometheus_client::{encoding::EncodeMetric as _, metrics::counter::ConstCounter};
+        let databases = DATABASES.lock().unwrap_or_else(PoisonError::into_inner);
+        let stats: Vec<_> = databases.iter().map(Store::stats).collect();
+        let sum = |of: fn(&Stats) -> u64| stats.iter().map(of).sum::<u64>();
+        for (name, help, count) in [
+            (names::STORE_COMMITS, "Commits that reached the disk", sum(|it| it.commits)),
+            (names::STORE_TRANSACTIONS, "Transactions in them", sum(|it| it.transactions)),
+        ] {
+            let counter = ConstCounter::new(count);
+            let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+            counter.encode(metric)?;
+        }
+        Ok(())
+    }
+}
+
+/// Shows in the metrics how this database joins transactions.
+pub(crate) fn watch(database: &Store) {
+    DATABASES.lock().unwrap_or_else(PoisonError::into_inner).push(database.clone());
 }
 
 /// The metrics of this process.

@@ -9,7 +9,7 @@ use tower::{ServiceExt as _, service_fn};
 
 use crate::{
     Channel, Ctx,
-    auth::{Caller, SignIn},
+    auth::Caller,
     config::Bound,
     ctx::Trace,
     registry::Address,
@@ -63,7 +63,7 @@ pub fn channel(routes: Routes) -> anyhow::Result<Channel> {
 #[must_use]
 pub fn channel_to(name: &str, port: u16) -> Channel {
     let address = Address { host: "127.0.0.1".to_owned(), port };
-    Channel::new(name, &[address], SignIn::default())
+    Channel::to(name, &[address])
 }
 
 /// A callee that cannot be reached: nothing listens there.

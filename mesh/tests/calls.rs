@@ -101,10 +101,7 @@ impl TokensService for Hop {
         }
     }
 
-    async fn issue_token(
-        &self,
-        _: Request<IssueTokenRequest>,
-    ) -> Result<Response<Token>, Status> {
+    async fn issue_token(&self, _: Request<IssueTokenRequest>) -> Result<Response<Token>, Status> {
         // Answers with the trace that the call came in.
         let trace = Ctx::current().map(|ctx| ctx.trace_id()).unwrap_or_default();
         Ok(Response::new(Token { access_token: trace, ..Token::default() }))
@@ -137,7 +134,8 @@ fn process(does: impl FnOnce(&App) -> Does, to: Option<u16>) -> Process {
 
 #[expect(clippy::disallowed_methods, reason = "a process of its own in a test")]
 fn process_on(bound: Bound, does: impl FnOnce(&App) -> Does, to: Option<u16>) -> Process {
-    let registry = to.map_or("static://".to_owned(), |port| format!("static://?next=127.0.0.1:{port}"));
+    let registry =
+        to.map_or("static://".to_owned(), |port| format!("static://?next=127.0.0.1:{port}"));
     let app = App::new("hop", DESCRIPTORS, Config::for_tests(bound, &registry)).unwrap();
     let port = app.address().port();
     let (work, left) = (Arc::<Work>::default(), Arc::default());
@@ -277,7 +275,10 @@ async fn a_malformed_timeout_is_invalid_argument() {
 #[tokio::test]
 async fn a_restarted_callee_is_found_again_and_no_call_is_lost_to_its_leaving() {
     let bound = Bound::free().unwrap();
-    let again = Bound { listen: bound.listen.try_clone().unwrap(), admin: bound.admin.try_clone().unwrap() };
+    let again = Bound {
+        listen: bound.listen.try_clone().unwrap(),
+        admin: bound.admin.try_clone().unwrap(),
+    };
     let mut first = process_on(bound, |_| Does::Answer, None);
     let mut client = client(first.port);
     client.get_jwks(GetJwksRequest {}).await.unwrap();
@@ -290,7 +291,8 @@ async fn a_restarted_callee_is_found_again_and_no_call_is_lost_to_its_leaving() 
 #[tokio::test]
 async fn leaving_waits_for_calls_and_cuts_them_when_the_drain_is_over() {
     let bound = Bound::free().unwrap();
-    let config = Config { drain: Duration::from_millis(50), ..Config::for_tests(bound, "static://") };
+    let config =
+        Config { drain: Duration::from_millis(50), ..Config::for_tests(bound, "static://") };
     let app = App::new("hop", DESCRIPTORS, config).unwrap();
     let port = app.address().port();
     let work = Arc::<Work>::default();

@@ -154,10 +154,7 @@ mod tests {
                 let jwk = jwk.clone();
                 Box::pin(async move { Ok(vec![jwk]) })
             });
-            Self {
-                key: EncodingKey::from_ed_der(document.as_ref()),
-                verifier: Verifier::new(keys),
-            }
+            Self { key: EncodingKey::from_ed_der(document.as_ref()), verifier: Verifier::new(keys) }
         }
 
         fn sign(&self, kid: &str, claims: &Claims) -> String {
@@ -189,8 +186,7 @@ mod tests {
         assert_eq!((&*caller.subject, caller.has("customer")), ("users/1", true));
         assert_eq!(caller.token.as_deref(), Some(token.as_str()));
         let service = Claims { roles: vec!["service:orders".to_owned()], ..claims() };
-        let caller =
-            issuer.verifier.verify(&issuer.sign("k1", &service)).await.expect("verifies");
+        let caller = issuer.verifier.verify(&issuer.sign("k1", &service)).await.expect("verifies");
         assert_eq!((caller.service(), &caller.token), (Some("orders"), &None));
     }
 

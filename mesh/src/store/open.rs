@@ -105,13 +105,15 @@ pub(super) async fn postgres(url: &str) -> Result<DatabaseConnection, Failure> {
     }
     Database::connect(options).await.map_err(|error| {
         // The driver's words about a bad URL repeat it, password and all.
-        let source = match error {
+        let bad_url = matches!(
+            &error,
             DbErr::Conn(RuntimeErr::SqlxError(inner))
-                if matches!(*inner, sea_orm::sqlx::Error::Configuration(_)) =>
-            {
-                DbErr::Conn(RuntimeErr::Internal("the URL is not valid".to_owned()))
-            }
-            other => other,
+                if matches!(**inner, sea_orm::sqlx::Error::Configuration(_))
+        );
+        let source = if bad_url {
+            DbErr::Conn(RuntimeErr::Internal("the URL is not valid".to_owned()))
+        } else {
+            error
         };
         Failure { doing: "connect to the database", source }
     })

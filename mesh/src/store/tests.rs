@@ -215,8 +215,7 @@ async fn the_connections_of_a_sqlite_file_are_set_up_for_what_they_do() {
         })
         .await
         .unwrap();
-    let of_reader: Pragmas =
-        row(db.reader(), "read settings", SQL, vec![]).await.unwrap().unwrap();
+    let of_reader: Pragmas = row(db.reader(), "read settings", SQL, vec![]).await.unwrap().unwrap();
     for (pragmas, query_only) in [(of_writer, 0), (of_reader, 1)] {
         assert_eq!(pragmas.journal_mode, "wal");
         assert_eq!(pragmas.synchronous, 2, "FULL");

@@ -20,3 +20,7 @@ pub const IN_FLIGHT: &str = "mesh_in_flight";
 pub const CONNECTIONS: &str = "mesh_connections";
 /// The method label of a call to a method that does not exist.
 pub const OTHER: &str = "_OTHER";
+/// Counter of commits that reached the disk.
+pub const STORE_COMMITS: &str = "mesh_store_commits";
+/// Counter of transactions in those commits.
+pub const STORE_TRANSACTIONS: &str = "mesh_store_transactions";

@@ -62,8 +62,7 @@ impl Bed {
         let reader = file.readers().await.unwrap();
         let counters = Arc::new(Counters::default());
         let limits = Limits { gather: Duration::from_secs(60), work, ..LIMITS };
-        let group =
-            Arc::new(Group::with_limits(file, connection, Arc::clone(&counters), limits));
+        let group = Arc::new(Group::with_limits(file, connection, Arc::clone(&counters), limits));
         Self { group, reader, counters, folder }
     }
 
