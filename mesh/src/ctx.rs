@@ -395,7 +395,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn work_of_a_caller_who_left_is_cancelled() {
         let ctx = Ctx::root(10 * SECOND, Trace::new());
-        let spawned = ctx.scope(async { spawn("orphan", std::future::pending::<()>()) }).await;
+        let spawned = ctx.sync_scope(|| spawn("orphan", std::future::pending::<()>()));
         ctx.cancel();
         assert_eq!(spawned.await.expect("no panic"), None);
     }

@@ -1,6 +1,6 @@
 //! Calls over real sockets: deadlines along a chain, identity, panics, shutdown, lost
 //! connections. The service is the one that mesh itself speaks, with answers made up here.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use std::{
     sync::{

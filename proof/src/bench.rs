@@ -188,7 +188,8 @@ impl Orders {
     async fn slow_down_the_provider(&self) -> anyhow::Result<()> {
         let fault = json!({
             "operation": "authorize",
-            "fault": {"delay_ms": u64::try_from(self.provider.as_millis())?},
+            "fault": "delay",
+            "delay_ms": u64::try_from(self.provider.as_millis())?,
         });
         let (status, body) = Http::new(&self.psp)
             .call(Method::POST, "/control/faults", HeaderMap::new(), fault.to_string().into(), SOON)

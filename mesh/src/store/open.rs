@@ -105,11 +105,12 @@ pub(super) async fn postgres(url: &str) -> Result<DatabaseConnection, Failure> {
     }
     Database::connect(options).await.map_err(|error| {
         // The driver's words about a bad URL repeat it, password and all.
-        let bad_url = matches!(
-            &error,
-            DbErr::Conn(RuntimeErr::SqlxError(inner))
-                if matches!(**inner, sea_orm::sqlx::Error::Configuration(_))
-        );
+        let bad_url = matches!(&error, DbErr::Conn(RuntimeErr::Internal(_)))
+            || matches!(
+                &error,
+                DbErr::Conn(RuntimeErr::SqlxError(inner))
+                    if matches!(**inner, sea_orm::sqlx::Error::Configuration(_))
+            );
         let source = if bad_url {
             DbErr::Conn(RuntimeErr::Internal("the URL is not valid".to_owned()))
         } else {

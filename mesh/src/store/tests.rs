@@ -307,16 +307,13 @@ struct Column {
 }
 
 async fn columns(db: &TestDb) -> Vec<Column> {
-    let sql = match db.reader().get_database_backend() {
-        DbBackend::Sqlite => {
-            "SELECT t.name AS table_name, c.name AS column_name \
+    let sql = if db.reader().get_database_backend() == DbBackend::Sqlite {
+        "SELECT t.name AS table_name, c.name AS column_name \
              FROM sqlite_schema t, pragma_table_info(t.name) c \
              WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%'"
-        }
-        _postgres => {
-            "SELECT CAST(table_name AS TEXT) AS table_name, CAST(column_name AS TEXT) AS column_name \
+    } else {
+        "SELECT CAST(table_name AS TEXT) AS table_name, CAST(column_name AS TEXT) AS column_name \
              FROM information_schema.columns WHERE table_schema = 'public'"
-        }
     };
     let mut columns = rows(db.reader(), "read the schema", sql, vec![]).await.unwrap();
     columns.sort();

@@ -211,11 +211,13 @@ fn a_process_that_dies_before_the_commit_leaves_nothing_of_the_group() {
         let bed = Bed::new().await;
         bed.insert(1).await.unwrap();
         let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let mut lost = pin!(bed.insert(2));
-        let mut hold = pin!(bed.hold(Arc::clone(&begun), go));
-        queued(&mut lost).await;
-        queued(&mut hold).await;
-        begun.notified().await;
+        {
+            let mut lost = pin!(bed.insert(2));
+            let mut hold = pin!(bed.hold(Arc::clone(&begun), go));
+            queued(&mut lost).await;
+            queued(&mut hold).await;
+            begun.notified().await;
+        }
         bed.folder
     });
     drop(runtime);
@@ -231,16 +233,14 @@ async fn a_panic_goes_on_in_its_caller_and_the_writer_lives() {
     let bed = Bed::new().await;
     let group = Arc::clone(&bed.group);
     let panicking = crate::ctx::spawn("panic", async move {
-        group
-            .run(|txn| {
-                Box::pin(async move {
-                    insert(txn, 1).await?;
-                    let nothing: Option<()> = None;
-                    nothing.expect("a bug");
-                    Ok::<(), Problem>(())
-                })
+        let work = group.run(|txn| {
+            Box::pin(async move {
+                insert(txn, 1).await?;
+                let zero = "".len();
+                Ok::<_, Problem>(1 / zero)
             })
-            .await
+        });
+        work.await
     });
     assert!(panicking.await.unwrap_err().is_panic());
     bed.insert(2).await.unwrap();

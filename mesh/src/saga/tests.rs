@@ -1,0 +1,368 @@
+//! The engine on real databases: what is kept, who may write, what a crash leaves.
+
+use std::sync::Mutex;
+
+use sea_orm::FromQueryResult;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    app::Draining,
+    clock,
+    store::{Store, execute, rows, step},
+    testing::{self, TestDb},
+};
+
+/// One test on SQLite, and the same on PostgreSQL.
+macro_rules! on_both {
+    ($($name:ident)*) => {
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(super::testing::sqlite(super::migrations()).await).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test]
+            #[ignore = "needs postgres"]
+            async fn $name() {
+                super::$name(super::testing::postgres(super::migrations()).await).await;
+            })*
+        }
+    };
+}
+
+on_both! {
+    steps_are_done_in_order_with_one_commit_each
+    a_no_undoes_what_was_done_the_last_first_and_ends_with_its_effect
+    an_unknown_outcome_is_asked_for_again_with_the_same_command
+    a_saga_of_a_dead_process_goes_on_in_another_with_the_same_command
+    whoever_lost_the_lease_records_nothing
+    a_saga_that_waits_is_looked_at_when_it_is_woken
+    a_saga_that_is_not_at_its_pivot_in_time_is_undone
+    a_saga_that_is_turned_round_undoes_what_was_under_way
+    a_saga_past_its_pivot_is_turned_round_only_on_request
+}
+
+fn migrations() -> Vec<Box<dyn sea_orm_migration::MigrationTrait>> {
+    vec![step("sample_0001", "CREATE TABLE effect (what TEXT NOT NULL)")]
+}
+
+/// What a participant answers, one after the other; the last for ever.
+type Script = Arc<dyn Fn(&'static str, u32) -> Outcome + Send + Sync>;
+
+/// A participant of a test's saga: answers by its script and remembers what it was asked.
+#[derive(Clone)]
+struct Peer {
+    script: Script,
+    asked: Arc<Mutex<Vec<(String, Uuid)>>>,
+    bell: Arc<Notify>,
+}
+
+struct Sample {
+    peer: Peer,
+    run: Run,
+}
+
+impl Peer {
+    fn new(script: impl Fn(&'static str, u32) -> Outcome + Send + Sync + 'static) -> Self {
+        Self { script: Arc::new(script), asked: Arc::default(), bell: Arc::default() }
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().expect("a list").iter().map(|(what, _)| what.clone()).collect()
+    }
+
+    fn commands(&self, of: &str) -> Vec<Uuid> {
+        let asked = self.asked.lock().expect("a list");
+        asked.iter().filter(|(what, _)| what == of).map(|(_, id)| *id).collect()
+    }
+}
+
+impl Sample {
+    async fn ask(&self, what: &'static str) -> Outcome {
+        let times = {
+            let mut asked = self.peer.asked.lock().expect("a list");
+            asked.push((what.to_owned(), self.run.command.command_id));
+            asked.iter().filter(|(asked, _)| asked == what).count()
+        };
+        self.peer.bell.notify_waiters();
+        (self.peer.script)(what, u32::try_from(times).expect("few"))
+    }
+}
+
+fn sample() -> Saga<Sample, Retriable> {
+    Saga::<Sample>::named("sample.v1")
+        .compensable("hold", |on| Box::pin(on.ask("hold")), |on| Box::pin(on.ask("unhold")))
+        .compensable("pay", |on| Box::pin(on.ask("pay")), |on| Box::pin(on.ask("unpay")))
+        .pivot("confirm", |on| Box::pin(on.ask("confirm")))
+        .retriable("ship", |on| Box::pin(on.ask("ship")))
+        .compensated(|_, why| effect(format!("ended {}", why.reason)))
+}
+
+fn effect(what: impl Into<String>) -> Effect {
+    let what = what.into();
+    Effect::new(move |txn| {
+        let what = what.clone();
+        Box::pin(async move {
+            let sql = "INSERT INTO effect (what) VALUES ($1)";
+            execute(txn, "have an effect", sql, vec![what.into()]).await?;
+            Ok(())
+        })
+    })
+}
+
+fn quick() -> Settings {
+    Settings {
+        lease: Duration::from_millis(600),
+        poll: Duration::from_millis(20),
+        backoff_first: Duration::from_millis(2),
+        backoff_max: Duration::from_millis(20),
+        ..Settings::default()
+    }
+}
+
+/// A process: its runner at work until it is dropped.
+struct Process {
+    runner: Runner,
+    draining: Draining,
+    work: tokio::task::JoinHandle<anyhow::Result<()>>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "a process of its own in a test")]
+fn process(db: &TestDb, peer: &Peer) -> Process {
+    let peer = peer.clone();
+    let runner = Runner::new(db.store.clone(), sample(), quick(), move |run| Sample {
+        peer: peer.clone(),
+        run,
+    });
+    let draining = Draining::default();
+    let work = tokio::spawn(runner.clone().run(draining.clone()));
+    Process { runner, draining, work }
+}
+
+impl Process {
+    async fn create(&self, store: &Store, deadline: Duration) -> Created {
+        let (runner, deadline) = (self.runner.clone(), clock::now() + deadline);
+        let created = store.transaction(move |txn| {
+            let runner = runner.clone();
+            let new = New { key: "orders/1".to_owned(), data: Vec::new(), deadline };
+            Box::pin(async move { runner.create(txn, &new).await })
+        });
+        created.await.expect("created")
+    }
+
+    async fn turn(&self, store: &Store, reach: Reach) -> Turned {
+        let runner = self.runner.clone();
+        let turned = store.transaction(move |txn| {
+            let runner = runner.clone();
+            let why = Why::new("CANCELLED", "by its customer");
+            Box::pin(async move { runner.turn_round(txn, "orders/1", &why, reach).await })
+        });
+        turned.await.expect("answered")
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// Waits for `state`; sagas say nothing, so it asks.
+async fn comes_to(db: &TestDb, state: State) -> History {
+    let reached = async {
+        loop {
+            let found = history(db.store.reader(), "sample.v1", "orders/1").await.expect("reads");
+            if let Some(found) = found.filter(|found| found.state == state) {
+                return found;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    match tokio::time::timeout(Duration::from_secs(20), reached).await {
+        Ok(found) => found,
+        Err(_) => {
+            let found = history(db.store.reader(), "sample.v1", "orders/1").await;
+            panic!("not {state}: {found:?}")
+        }
+    }
+}
+
+async fn effects(db: &TestDb) -> Vec<String> {
+    #[derive(FromQueryResult)]
+    struct Row {
+        what: String,
+    }
+    let found: Vec<Row> =
+        rows(db.store.reader(), "read effects", "SELECT what FROM effect", vec![])
+            .await
+            .expect("reads");
+    found.into_iter().map(|row| row.what).collect()
+}
+
+async fn steps_are_done_in_order_with_one_commit_each(db: TestDb) {
+    let peer = Peer::new(|what, _| Outcome::done().with(effect(what)));
+    let process = process(&db, &peer);
+    let before = db.store.stats().transactions;
+    let created = process.create(&db.store, HOUR).await;
+    process.runner.start(created);
+    let done = comes_to(&db, State::Done).await;
+    assert_eq!(peer.asked(), ["hold", "pay", "confirm", "ship"]);
+    assert_eq!(effects(&db).await, ["hold", "pay", "confirm", "ship"]);
+    assert!(done.steps.iter().all(|step| step.state == StepState::Ok), "{done:?}");
+    // Creation, and one for each step; looking for what is due may have added some.
+    assert!(db.store.stats().transactions >= before + 5);
+}
+
+async fn a_no_undoes_what_was_done_the_last_first_and_ends_with_its_effect(db: TestDb) {
+    let peer = Peer::new(|what, _| match what {
+        "pay" => Outcome::no("DECLINED", "no money"),
+        _ => Outcome::done(),
+    });
+    let process = process(&db, &peer);
+    let created = process.create(&db.store, HOUR).await;
+    process.runner.start(created);
+    let ended = comes_to(&db, State::Compensated).await;
+    // The step that was refused is undone too: what it says no to may have come twice.
+    assert_eq!(peer.asked(), ["hold", "pay", "unpay", "unhold"]);
+    assert_eq!(effects(&db).await, ["ended DECLINED"]);
+    assert_eq!(ended.why, Some(Why::new("DECLINED", "no money")));
+    // The undo carries the key of its step, and an id of its own.
+    assert_ne!(peer.commands("pay"), peer.commands("unpay"));
+}
+
+async fn an_unknown_outcome_is_asked_for_again_with_the_same_command(db: TestDb) {
+    let peer = Peer::new(|what, times| match (what, times) {
+        ("pay", 1..=3) => Outcome::Unsure { why: "no answer".to_owned() },
+        _ => Outcome::done(),
+    });
+    let process = process(&db, &peer);
+    let created = process.create(&db.store, HOUR).await;
+    process.runner.start(created);
+    comes_to(&db, State::Done).await;
+    let commands = peer.commands("pay");
+    assert_eq!(commands.len(), 4);
+    assert!(commands.iter().all(|id| *id == commands[0]), "{commands:?}");
+}
+
+async fn a_saga_of_a_dead_process_goes_on_in_another_with_the_same_command(db: TestDb) {
+    let hangs = Peer::new(|what, _| match what {
+        "pay" => Outcome::Unsure { why: "the process is about to die".to_owned() },
+        _ => Outcome::done(),
+    });
+    let dies = process(&db, &hangs);
+    let created = dies.create(&db.store, HOUR).await;
+    dies.runner.start(created);
+    while hangs.commands("pay").is_empty() {
+        tokio::task::yield_now().await;
+    }
+    // Neither a record nor the lease given back: as after kill -9.
+    dies.work.abort();
+    let peer = Peer::new(|_, _| Outcome::done());
+    let _other = process(&db, &peer);
+    comes_to(&db, State::Done).await;
+    // On a busy machine a lease of this length may pass in the middle of a step, which is then
+    // repeated: the claim is that it is the same command.
+    let mut asked = peer.asked();
+    asked.dedup();
+    assert_eq!(asked, ["pay", "confirm", "ship"]);
+    let first = hangs.commands("pay")[0];
+    assert!(peer.commands("pay").iter().all(|command| *command == first));
+}
+
+async fn whoever_lost_the_lease_records_nothing(db: TestDb) {
+    let peer = Peer::new(|_, _| Outcome::done().with(effect("too late")));
+    let process = process(&db, &peer);
+    let created = process.create(&db.store, HOUR).await;
+    let sql = "UPDATE saga SET fence = fence + 1, lease_until = lease_until + 3600000000";
+    db.store
+        .transaction(move |txn| Box::pin(execute(txn, "steal a lease", sql, vec![])))
+        .await
+        .map(|stolen| assert_eq!(stolen, 1))
+        .expect("stolen");
+    process.runner.start(created);
+    while peer.asked().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    process.draining.begin();
+    process.work.await.expect("no panic").expect("ends");
+    let kept = history(db.store.reader(), "sample.v1", "orders/1").await.expect("reads");
+    let kept = kept.expect("exists");
+    assert_eq!((kept.state, kept.steps.len()), (State::Running, 1), "{kept:?}");
+    assert_eq!(effects(&db).await, Vec::<String>::new());
+}
+
+async fn a_saga_that_waits_is_looked_at_when_it_is_woken(db: TestDb) {
+    let peer = Peer::new(|what, times| match (what, times) {
+        ("pay", 1) => Outcome::wait(clock::now() + HOUR, "in doubt").with(effect("asked")),
+        _ => Outcome::done(),
+    });
+    let process = process(&db, &peer);
+    let created = process.create(&db.store, HOUR * 2).await;
+    process.runner.start(created);
+    while effects(&db).await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let runner = process.runner.clone();
+    db.store
+        .transaction(move |txn| {
+            let runner = runner.clone();
+            Box::pin(async move { runner.wake(txn, "orders/1").await })
+        })
+        .await
+        .expect("woken");
+    process.runner.nudge();
+    comes_to(&db, State::Done).await;
+    let commands = peer.commands("pay");
+    assert_eq!(commands.len(), 2);
+    assert_eq!(commands[0], commands[1]);
+}
+
+async fn a_saga_that_is_not_at_its_pivot_in_time_is_undone(db: TestDb) {
+    let peer = Peer::new(|what, _| match what {
+        "pay" => Outcome::Unsure { why: "no answer".to_owned() },
+        _ => Outcome::done(),
+    });
+    let process = process(&db, &peer);
+    let created = process.create(&db.store, Duration::from_millis(200)).await;
+    process.runner.start(created);
+    comes_to(&db, State::Compensated).await;
+    assert_eq!(effects(&db).await, ["ended TIMED_OUT"]);
+    let asked = peer.asked();
+    assert_eq!(asked[asked.len() - 2..], ["unpay", "unhold"]);
+}
+
+async fn a_saga_that_is_turned_round_undoes_what_was_under_way(db: TestDb) {
+    let peer = Peer::new(|what, _| match what {
+        "pay" => Outcome::wait(clock::now() + HOUR, "in doubt").with(effect("asked")),
+        _ => Outcome::done(),
+    });
+    let process = process(&db, &peer);
+    let created = process.create(&db.store, HOUR * 2).await;
+    process.runner.start(created);
+    while effects(&db).await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let Turned::Round(turned) = process.turn(&db.store, Reach::BeforePivot).await else {
+        panic!("it can be turned round");
+    };
+    process.runner.start(turned);
+    comes_to(&db, State::Compensated).await;
+    assert_eq!(peer.asked(), ["hold", "pay", "unpay", "unhold"]);
+    assert_eq!(effects(&db).await, ["asked", "ended CANCELLED"]);
+    assert!(matches!(process.turn(&db.store, Reach::PastPivot).await, Turned::Already));
+}
+
+async fn a_saga_past_its_pivot_is_turned_round_only_on_request(db: TestDb) {
+    let peer = Peer::new(|_, _| Outcome::done());
+    let process = process(&db, &peer);
+    assert!(matches!(process.turn(&db.store, Reach::PastPivot).await, Turned::Unknown));
+    let created = process.create(&db.store, HOUR).await;
+    process.runner.start(created);
+    comes_to(&db, State::Done).await;
+    assert!(matches!(process.turn(&db.store, Reach::BeforePivot).await, Turned::TooLate));
+    let Turned::Round(turned) = process.turn(&db.store, Reach::PastPivot).await else {
+        panic!("it can be turned round");
+    };
+    process.runner.start(turned);
+    comes_to(&db, State::Compensated).await;
+    assert_eq!(peer.asked()[4..], ["unpay", "unhold"]);
+}
