@@ -113,8 +113,8 @@ impl App {
         let mut app = Self {
             name,
             descriptors,
-            listener: Arc::new(Listener::new(bound.listen, Wire::Http2)?),
-            admin: Arc::new(Listener::new(bound.admin, Wire::Http)?),
+            listener: Arc::new(Listener::new(bound.listen)?),
+            admin: Arc::new(Listener::new(bound.admin)?),
             address,
             registry,
             sign_in: SignIn::default(),
@@ -297,6 +297,7 @@ impl App {
         let admin = tower::util::MapResponse::new(admin, |response: Response<axum::body::Body>| {
             response.map(Body::new)
         });
+        let wire = if self.edge.is_some() { Wire::Http } else { Wire::Http2 };
         let service = self.service(auth, &readiness)?;
 
         let mut tasks = JoinSet::new();
@@ -308,8 +309,8 @@ impl App {
         }
         let mut listening = JoinSet::new();
         listening.spawn(readiness.keep(self.draining.clone()));
-        listening.spawn(Arc::clone(&self.admin).serve(admin));
-        listening.spawn(Arc::clone(&self.listener).serve(service));
+        listening.spawn(Arc::clone(&self.admin).serve(Wire::Http, admin));
+        listening.spawn(Arc::clone(&self.listener).serve(wire, service));
         tracing::info!(listen = %self.address, "{} listens on {}", self.name, self.address);
 
         let failed = tokio::select! {

@@ -44,7 +44,7 @@ pub async fn as_nobody<F: Future>(future: F) -> F::Output {
 pub fn channel(routes: Routes) -> anyhow::Result<Channel> {
     let bound = Bound::free()?;
     let port = bound.listen.local_addr()?.port();
-    let listener = Arc::new(Listener::new(bound.listen, Wire::Http2)?);
+    let listener = Arc::new(Listener::new(bound.listen)?);
     let routes = routes.prepare();
     let service = service_fn(move |request: Request<Incoming>| {
         let routes = routes.clone();
@@ -55,7 +55,7 @@ pub fn channel(routes: Routes) -> anyhow::Result<Channel> {
             })
         }
     });
-    tokio::spawn(listener.serve(service));
+    tokio::spawn(listener.serve(Wire::Http2, service));
     Ok(channel_to("fake", port))
 }
 

@@ -56,7 +56,6 @@ pub(crate) enum Wire {
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: TcpListener,
-    wire: Wire,
     /// No new connections, no new requests; those that run may finish.
     leave: CancellationToken,
     /// Whatever still runs ends now.
@@ -68,11 +67,10 @@ pub(crate) struct Listener {
 
 impl Listener {
     /// Takes a socket into service. Serves from [`Listener::serve`] on.
-    pub(crate) fn new(socket: Bound, wire: Wire) -> anyhow::Result<Self> {
+    pub(crate) fn new(socket: Bound) -> anyhow::Result<Self> {
         socket.set_nonblocking(true).context("cannot prepare the listening socket")?;
         Ok(Self {
             socket: TcpListener::from_std(socket).context("cannot watch the listening socket")?,
-            wire,
             leave: CancellationToken::new(),
             abort: CancellationToken::new(),
             connections: TaskTracker::new(),
@@ -80,7 +78,7 @@ impl Listener {
     }
 
     /// Accepts until [`Listener::leave`].
-    pub(crate) async fn serve<S>(self: Arc<Self>, service: S)
+    pub(crate) async fn serve<S>(self: Arc<Self>, wire: Wire, service: S)
     where
         S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
             + Clone
@@ -106,7 +104,7 @@ impl Listener {
                 Ok((stream, peer, permit)) => {
                     backoff = BACKOFF.0;
                     let connection =
-                        Arc::clone(&self).connection(stream, peer, service.clone(), permit);
+                        Arc::clone(&self).connection(wire, stream, peer, service.clone(), permit);
                     #[expect(clippy::disallowed_methods, reason = "the drain tracks connections")]
                     tokio::spawn(self.connections.track_future(connection));
                 }
@@ -140,6 +138,7 @@ impl Listener {
 
     async fn connection<S>(
         self: Arc<Self>,
+        wire: Wire,
         stream: TcpStream,
         peer: SocketAddr,
         service: S,
@@ -160,7 +159,7 @@ impl Listener {
                 request.extensions_mut().insert(Peer(peer));
                 request
             });
-        let builder = self.builder();
+        let builder = builder(wire);
         let connection =
             builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         tokio::pin!(connection);
@@ -182,20 +181,20 @@ impl Listener {
         }
         telemetry::metrics().connections.dec();
     }
+}
 
-    fn builder(&self) -> auto::Builder<TokioExecutor> {
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS)
-            .max_header_list_size(HEADERS)
-            .keep_alive_interval(KEEPALIVE.0)
-            .keep_alive_timeout(KEEPALIVE.1);
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).half_close(true);
-        match self.wire {
-            Wire::Http2 => builder.http2_only(),
-            Wire::Http => builder,
-        }
+fn builder(wire: Wire) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEADERS)
+        .keep_alive_interval(KEEPALIVE.0)
+        .keep_alive_timeout(KEEPALIVE.1);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).half_close(true);
+    match wire {
+        Wire::Http2 => builder.http2_only(),
+        Wire::Http => builder,
     }
 }

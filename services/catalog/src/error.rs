@@ -126,9 +126,6 @@ impl Explain for Error {
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        match error {
-            Error::Again(status) => *status,
-            error => status::of(&error),
-        }
+        if let Error::Again(status) = error { *status } else { status::of(&error) }
     }
 }

@@ -1,0 +1,188 @@
+//! HTTP/JSON outside, gRPC inside: serves what descriptors say and knows nothing else.
+//!
+//! A request passes the [`edge`], which asks who calls and how much; [`route`] finds the rpc
+//! that its path names; [`transcode`] makes its path, query and body one message, which goes
+//! [`upstream`]; [`reply`] shapes what comes back. `serve` is these steps in their order, on
+//! the tables that [`schema`] makes from descriptors when the process starts. What is refused
+//! on the way, and how that looks, is in [`error`].
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http::{Request, Response};
+use mesh::App;
+use prost_reflect::DescriptorPool;
+use tonic::body::Body;
+
+pub mod config;
+pub mod schema;
+mod serve;
+pub mod edge;
+pub mod route;
+pub mod transcode;
+pub mod upstream;
+pub mod reply;
+pub mod error;
+mod observe;
+
+pub use config::Config;
+
+use edge::{
+    auth::{Verify, by_mesh},
+    client_ip::Network,
+    limits::Limits,
+    rate_limit::Limiter,
+};
+use route::trie::Router;
+use schema::{
+    Binding,
+    compile::{Access, compile},
+};
+use upstream::{Pattern, Upstream};
+
+/// The gateway as one HTTP service. Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway(Arc<Inner>);
+
+struct Inner {
+    pool: DescriptorPool,
+    router: Router<Route>,
+    verify: Verify,
+    limiter: Limiter,
+    limits: Limits,
+    trusted_proxies: Vec<Network>,
+    default_timeout: Duration,
+    max_timeout: Duration,
+    ignored_parameters: Vec<String>,
+}
+
+/// Where a path leads.
+struct Route {
+    binding: Binding,
+    upstream: Upstream,
+}
+
+/// What the gateway asks of the rest of the process.
+pub struct Outside<A, U> {
+    /// Who may call `/package.Service/Method`.
+    pub access: A,
+    /// The upstream for a target: a name of the registry, or an address.
+    pub upstream: U,
+    /// Who a token was issued to.
+    pub verify: Verify,
+}
+
+/// Builds the process.
+///
+/// # Errors
+/// A port is taken, a setting cannot be understood, or two rpcs have one path.
+#[expect(clippy::unused_async, reason = "every process of the mesh is built by an async function")]
+pub async fn app(mut config: Config) -> anyhow::Result<App> {
+    let app = App::new("gateway", proto::DESCRIPTORS, config.mesh.clone().or_listen(8080))?;
+    // Tokens are issued by whoever the mesh says, under the contract that every issuer has.
+    if let Some(issuer) = &config.mesh.issuer {
+        let pattern = format!("ordermesh.auth.*={issuer}").parse::<Pattern>();
+        config.upstreams.insert(0, pattern.map_err(anyhow::Error::msg)?);
+    }
+    let pool = DescriptorPool::decode(proto::DESCRIPTORS).context("the contract is malformed")?;
+    let auth = app.auth()?;
+    let outside = Outside {
+        access: |path: &str| auth.rule(path).map_or(Access::Token, access),
+        upstream: |target: &str| Upstream::new(app.channel(target)),
+        verify: by_mesh(auth.clone()),
+    };
+    let gateway = Gateway::new(pool, config, outside)?;
+    Ok(app.http(gateway))
+}
+
+fn access(rule: &mesh::auth::Rule) -> Access {
+    if rule.anonymous {
+        Access::Anonymous
+    } else if rule.roles.is_empty() && !rule.services.is_empty() {
+        Access::Internal
+    } else {
+        Access::Token
+    }
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// Makes the tables. What cannot be served is left out with a warning that names it.
+    ///
+    /// # Errors
+    /// Two rpcs have one method and path (S11): which one would win is nobody's guess.
+    pub fn new<A, U>(
+        pool: DescriptorPool,
+        config: Config,
+        outside: Outside<A, U>,
+    ) -> anyhow::Result<Self>
+    where
+        A: Fn(&str) -> Access,
+        U: Fn(&str) -> Upstream,
+    {
+        let compiled = compile(&pool, outside.access);
+        for (path, problem) in compiled.skipped {
+            tracing::warn!(rpc = path, "{path} has no route: {problem}");
+        }
+        let mut router = Router::<Route>::default();
+        for binding in compiled.bindings {
+            let path = binding.method.path.as_str().to_owned();
+            let service = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+            let Some(target) = upstream::target(&config.upstreams, service) else {
+                tracing::warn!(rpc = path, "{path} has no route: no upstream serves {service}");
+                continue;
+            };
+            let (http, template) = (binding.http.clone(), binding.template.clone());
+            if template.is_unusual() {
+                tracing::warn!(rpc = path, "{} has segments after `**`", template.text);
+            }
+            let route = Route { binding, upstream: (outside.upstream)(&target) };
+            if let Err(taken) = router.insert(&http, &template, route) {
+                let first = router.route(taken.by).map(|route| route.binding.method.path.as_str());
+                anyhow::bail!(
+                    "{http} {} is bound twice: by {} and by {path}",
+                    template.text,
+                    first.unwrap_or_default()
+                );
+            }
+        }
+        Ok(Self(Arc::new(Inner {
+            pool,
+            router,
+            verify: outside.verify,
+            limiter: Limiter::new(config.rate_limits),
+            limits: Limits::default(),
+            trusted_proxies: config.trusted_proxies,
+            default_timeout: config.default_timeout,
+            max_timeout: config.max_timeout,
+            ignored_parameters: config.ignored_parameters,
+        })))
+    }
+}
+
+impl<B> tower::Service<Request<B>> for Gateway
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let inner = Arc::clone(&self.0);
+        Box::pin(async move { Ok(inner.serve(request).await) })
+    }
+}

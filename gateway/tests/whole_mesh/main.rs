@@ -1,0 +1,15 @@
+//! The whole mesh in one process: every service, the provider and the gateway, over sockets.
+#![expect(
+    clippy::panic,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "tests"
+)]
+
+mod bed;
+mod access;
+mod crowd;
+mod edge;
+mod input;
+mod lives;
+mod provider;

@@ -1,0 +1,661 @@
+//! Calls as their callers see them, on both databases.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+use mesh::{
+    store,
+    testing::{self, TestDb, as_caller},
+};
+use sea_orm::FromQueryResult;
+use time::Duration;
+use tonic::Code;
+use tonic_types::StatusExt as _;
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    domain::{Counters, Movement, Place, Sku},
+    jobs,
+};
+
+/// One test on SQLite, and the same on PostgreSQL.
+macro_rules! on_both {
+    ($($name:ident)*) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(super::shop(super::testing::sqlite(super::Store::migrations()).await)).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[ignore = "needs postgres"]
+            async fn $name() {
+                super::$name(super::shop(super::testing::postgres(super::Store::migrations()).await)).await;
+            })*
+        }
+    };
+}
+
+on_both! {
+    of_two_hundred_buyers_of_fifty_units_fifty_get_one
+    holds_of_the_same_variants_in_any_order_never_wait_in_a_circle
+    a_fold_of_the_movements_gives_the_counters
+    a_repeated_command_is_told_the_same_whatever_has_happened_since
+    a_repeated_request_is_told_the_same_and_another_one_nothing
+    a_release_before_its_hold_bars_it
+    a_hold_that_was_refused_leaves_nothing_to_undo
+    every_short_line_is_named
+    what_is_promised_cannot_be_adjusted_away
+    a_hold_without_a_saga_ends_by_time_and_may_be_taken_again
+    an_expired_hold_whose_stock_is_gone_cannot_be_committed
+    a_late_saga_is_told_of_once_and_keeps_its_hold
+    the_commands_of_its_saga_alone_change_what_a_saga_owns
+    the_sum_of_all_places_is_a_stock_too
+    every_revision_of_a_reservation_has_its_event
+    a_bad_field_is_named
+}
+
+struct Shop {
+    inventory: Inventory,
+    db: TestDb,
+}
+
+fn shop(db: TestDb) -> Shop {
+    let inventory = Inventory::new(Store::on(db.store.clone()), Pages::new([7; 32]));
+    Shop { inventory, db }
+}
+
+/// A call by somebody, as the server would make it.
+macro_rules! call {
+    ($shop:expr, $caller:expr, $rpc:ident, $request:expr) => {
+        as_caller($caller, InventoryService::$rpc(&$shop.inventory, Request::new($request)))
+            .await
+            .map(Response::into_inner)
+    };
+}
+
+fn clerk() -> Caller {
+    Caller::with_roles("users/clerk", &["warehouse"])
+}
+
+fn orders() -> Caller {
+    Caller::of_service("orders")
+}
+
+fn saga_step(saga: Uuid, step: &str) -> Option<saga::Command> {
+    Some(saga::Command {
+        saga: saga.to_string(),
+        step_key: step.to_owned(),
+        command_id: clock::id().to_string(),
+        fence: 1,
+    })
+}
+
+fn wanted(lines: &[(&str, i32)]) -> api::CreateReservationRequest {
+    let line = |(index, (sku, quantity)): (usize, &(&str, i32))| api::reservation::Line {
+        line_id: (index + 1).to_string(),
+        variant: format!("variants/{sku}"),
+        quantity: *quantity,
+        allotments: Vec::new(),
+    };
+    api::CreateReservationRequest {
+        reservation: Some(api::Reservation {
+            order: format!("orders/{}", clock::id()),
+            lines: lines.iter().enumerate().map(line).collect(),
+            ..api::Reservation::default()
+        }),
+        reservation_id: clock::id().to_string(),
+        ..api::CreateReservationRequest::default()
+    }
+}
+
+fn reason(status: &Status) -> String {
+    status.get_details_error_info().expect("a reason").reason
+}
+
+impl Shop {
+    async fn stock(&self, location: &str, sku: &str, delta: i64) -> api::Stock {
+        let request = api::CreateLocationRequest {
+            location: Some(api::Location {
+                display_name: location.to_owned(),
+                ..api::Location::default()
+            }),
+            location_id: location.to_owned(),
+            request_id: String::new(),
+        };
+        let _there_already = call!(self, clerk(), create_location, request);
+        self.adjust(location, sku, delta).await.expect("adjusted")
+    }
+
+    async fn adjust(&self, location: &str, sku: &str, delta: i64) -> Result<api::Stock, Status> {
+        let request = api::AdjustStockRequest {
+            name: format!("stocks/{location}~{sku}"),
+            delta,
+            reason: api::AdjustmentReason::Counted.into(),
+            ..api::AdjustStockRequest::default()
+        };
+        call!(self, clerk(), adjust_stock, request)
+    }
+
+    async fn read(&self, name: &str) -> api::Stock {
+        call!(self, clerk(), get_stock, api::GetStockRequest { name: name.to_owned() })
+            .expect("a stock")
+    }
+
+    async fn hold(
+        &self,
+        request: &api::CreateReservationRequest,
+    ) -> Result<api::Reservation, Status> {
+        let caller = if request.command.is_some() { orders() } else { clerk() };
+        call!(self, caller, create_reservation, request.clone())
+    }
+
+    async fn commit(
+        &self,
+        name: &str,
+        command: Option<saga::Command>,
+    ) -> Result<api::Reservation, Status> {
+        let (name, request_id) = (name.to_owned(), String::new());
+        let request = api::CommitReservationRequest { name, request_id, command };
+        call!(self, orders(), commit_reservation, request)
+    }
+
+    async fn release(
+        &self,
+        name: &str,
+        command: Option<saga::Command>,
+    ) -> Result<api::Reservation, Status> {
+        let (name, request_id) = (name.to_owned(), String::new());
+        let request = api::ReleaseReservationRequest { name, request_id, command };
+        call!(self, orders(), release_reservation, request)
+    }
+
+    async fn state(&self, name: &str) -> api::reservation::State {
+        let request = api::GetReservationRequest { name: name.to_owned() };
+        call!(self, clerk(), get_reservation, request).expect("a reservation").state()
+    }
+
+    async fn at(&self, at: OffsetDateTime) {
+        jobs::end_once(&self.inventory.store, at).await.expect("ended");
+    }
+
+    /// The counters, and what a fold of the movements makes of them, by stock.
+    async fn ledger(&self) -> BTreeMap<String, (Counters, Counters)> {
+        let store = &self.inventory.store;
+        let mut all: BTreeMap<String, (Counters, Counters)> = BTreeMap::new();
+        let key = |place: &Place, sku: &Sku| format!("{place}~{sku}");
+        for stock in store.stocks(("", ""), None, None, 1_000).await.expect("reads") {
+            all.entry(key(&stock.place, &stock.sku)).or_default().0 = stock.counters;
+        }
+        for moved in store.movements("", None, None, 100_000).await.expect("reads") {
+            let (_, fold) = all.entry(key(&moved.place, &moved.sku)).or_default();
+            *fold = fold.after(moved.movement, moved.quantity);
+        }
+        all
+    }
+}
+
+async fn of_two_hundred_buyers_of_fifty_units_fifty_get_one(shop: Shop) {
+    shop.stock("north", "MUG", 50).await;
+    let shop = &shop;
+    let buyers = (0..200).map(|_| async move {
+        let mut request = wanted(&[("MUG", 1)]);
+        request.command = saga_step(clock::id(), "hold_stock");
+        shop.hold(&request).await
+    });
+    let told = join_all(buyers).await;
+    let held = told.iter().filter(|told| told.is_ok()).count();
+    assert_eq!(held, 50);
+    assert!(
+        told.iter().filter_map(|told| told.as_ref().err()).all(|no| reason(no) == "OUT_OF_STOCK")
+    );
+    let stock = shop.read("stocks/north~MUG").await;
+    assert_eq!((stock.on_hand, stock.held, stock.available), (50, 50, 0));
+    for (name, (counters, fold)) in shop.ledger().await {
+        assert_eq!(counters, fold, "{name}");
+    }
+}
+
+async fn holds_of_the_same_variants_in_any_order_never_wait_in_a_circle(shop: Shop) {
+    for sku in ["a", "B", "c", "D"] {
+        shop.stock("north", sku, 1_000).await;
+        shop.stock("east", sku, 1_000).await;
+    }
+    let orders = [["a", "B", "c", "D"], ["D", "c", "B", "a"], ["c", "a", "D", "B"]];
+    let shop = &shop;
+    let buyers = (0..60).map(|n: usize| async move {
+        let request = wanted(&orders[n % 3].map(|sku| (sku, 30)));
+        let held = shop.hold(&request).await.expect("held");
+        shop.release(&held.name, None).await.expect("released");
+    });
+    join_all(buyers).await;
+    for (name, (counters, fold)) in shop.ledger().await {
+        assert_eq!(counters, fold, "{name}");
+        assert_eq!(counters.held, 0, "{name}");
+    }
+}
+
+/// Numbers that look random and are the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+async fn a_fold_of_the_movements_gives_the_counters(shop: Shop) {
+    let (places, skus) = (["east", "north", "west"], ["A", "B"]);
+    for place in places {
+        for sku in skus {
+            shop.stock(place, sku, 20).await;
+        }
+    }
+    let mut dice = Dice(42);
+    let mut made: Vec<String> = Vec::new();
+    let start = clock::now();
+    let pick = |dice: &mut Dice, of: usize| {
+        usize::try_from(dice.roll(u64::try_from(of.max(1)).expect("fits"))).expect("fits")
+    };
+    for round in 0..150 {
+        let some = made.get(pick(&mut dice, made.len())).cloned();
+        match (dice.roll(6), some) {
+            (0 | 1, _) | (_, None) => {
+                let lines: Vec<(&str, i32)> = (0..=dice.roll(2))
+                    .map(|_| {
+                        let quantity = i32::try_from(dice.roll(9) + 1).expect("fits");
+                        (skus[pick(&mut dice, 2)], quantity)
+                    })
+                    .collect();
+                if let Ok(held) = shop.hold(&wanted(&lines)).await {
+                    made.push(held.name);
+                }
+            }
+            (2, Some(name)) => drop(shop.commit(&name, None).await),
+            (3, Some(name)) => drop(shop.release(&name, None).await),
+            (4, _) => {
+                let delta = i64::try_from(dice.roll(20)).expect("fits") - 10;
+                let (place, sku) = (places[pick(&mut dice, 3)], skus[pick(&mut dice, 2)]);
+                drop(shop.adjust(place, sku, delta).await);
+            }
+            (_, Some(_)) if round % 10 == 0 => shop.at(start + Duration::minutes(11)).await,
+            (_, Some(_)) => {}
+        }
+    }
+    let ledger = shop.ledger().await;
+    assert!(ledger.values().any(|(counters, _)| counters.held + counters.allocated > 0));
+    for (name, (counters, fold)) in ledger {
+        assert_eq!(counters, fold, "{name}");
+        assert!(counters.available() >= 0, "{name}");
+    }
+}
+
+async fn a_repeated_command_is_told_the_same_whatever_has_happened_since(shop: Shop) {
+    shop.stock("north", "MUG", 5).await;
+    let owner = clock::id();
+    let mut request = wanted(&[("MUG", 5)]);
+    request.command = saga_step(owner, "hold_stock");
+    let held = shop.hold(&request).await.expect("held");
+    let mut late = wanted(&[("MUG", 1)]);
+    late.command = saga_step(clock::id(), "hold_stock");
+    let refused = shop.hold(&late).await.expect_err("nothing is left");
+    assert_eq!(reason(&refused), "OUT_OF_STOCK");
+
+    let commit = saga_step(owner, "commit_stock");
+    let committed = shop.commit(&held.name, commit.clone()).await.expect("committed");
+    assert_eq!(shop.hold(&request).await.expect("the same"), held);
+    let release = saga_step(owner, "hold_stock");
+    let released = shop.release(&held.name, release.clone()).await.expect("released");
+    assert_eq!(released.state(), api::reservation::State::Released);
+    assert_eq!(shop.release(&held.name, release).await.expect("the same"), released);
+    assert_eq!(shop.commit(&held.name, commit).await.expect("the same"), committed);
+
+    // There is enough again, but this command was refused.
+    let again = shop.hold(&late).await.expect_err("the same");
+    assert_eq!((again.code(), again.details()), (refused.code(), refused.details()));
+    assert_eq!(shop.read("stocks/north~MUG").await.available, 5);
+}
+
+async fn a_repeated_request_is_told_the_same_and_another_one_nothing(shop: Shop) {
+    shop.stock("north", "MUG", 5).await;
+    let mut request = wanted(&[("MUG", 5)]);
+    request.request_id = "4e0fbe22-4b7c-4c9c-9d0e-111111111111".to_owned();
+    let held = shop.hold(&request).await.expect("held");
+    assert_eq!(shop.hold(&request).await.expect("the same"), held);
+    let mut other = wanted(&[("MUG", 1)]);
+    other.request_id = request.request_id.clone();
+    assert_eq!(reason(&shop.hold(&other).await.expect_err("another")), "REQUEST_ID_REUSED");
+    other.request_id = "4e0fbe22-4b7c-4c9c-9d0e-222222222222".to_owned();
+    assert_eq!(reason(&shop.hold(&other).await.expect_err("short")), "OUT_OF_STOCK");
+    shop.release(&held.name, None).await.expect("released");
+    assert_eq!(reason(&shop.hold(&other).await.expect_err("the same")), "OUT_OF_STOCK");
+    let mut taken = request.clone();
+    taken.request_id.clear();
+    assert_eq!(reason(&shop.hold(&taken).await.expect_err("taken")), "ALREADY_EXISTS");
+
+    // Attempts that come at once are one call.
+    let mut many = wanted(&[("MUG", 1)]);
+    many.request_id = "4e0fbe22-4b7c-4c9c-9d0e-333333333333".to_owned();
+    let told = join_all((0..8).map(|_| shop.hold(&many))).await;
+    assert!(told.iter().all(Result::is_ok), "{told:?}");
+    assert_eq!(shop.read("stocks/north~MUG").await.held, 1);
+}
+
+async fn a_release_before_its_hold_bars_it(shop: Shop) {
+    shop.stock("north", "MUG", 5).await;
+    let owner = clock::id();
+    let mut request = wanted(&[("MUG", 1)]);
+    request.command = saga_step(owner, "hold_stock");
+    let name = format!("reservations/{}", request.reservation_id);
+    let release = saga_step(owner, "hold_stock");
+    let barred = shop.release(&name, release.clone()).await.expect("nothing to undo");
+    assert_eq!(barred.state(), api::reservation::State::Released);
+    assert!(barred.lines.is_empty());
+    assert_eq!(shop.release(&name, release).await.expect("the same"), barred);
+    for _ in 0..2 {
+        let late = shop.hold(&request).await.expect_err("too late");
+        assert_eq!((late.code(), reason(&late)), (Code::FailedPrecondition, "UNDONE".to_owned()));
+    }
+    request.command = saga_step(owner, "hold_stock#2");
+    assert_eq!(reason(&shop.hold(&request).await.expect_err("the same saga")), "UNDONE");
+    assert_eq!(shop.read("stocks/north~MUG").await.held, 0);
+    let unknown = format!("reservations/{}", clock::id());
+    assert_eq!(reason(&shop.release(&unknown, None).await.expect_err("unknown")), "NOT_FOUND");
+}
+
+async fn a_hold_that_was_refused_leaves_nothing_to_undo(shop: Shop) {
+    shop.stock("north", "MUG", 1).await;
+    let owner = clock::id();
+    let mut request = wanted(&[("MUG", 2)]);
+    request.command = saga_step(owner, "hold_stock");
+    shop.hold(&request).await.expect_err("short");
+    let name = format!("reservations/{}", request.reservation_id);
+    let mut less = request.clone();
+    less.command = saga_step(owner, "hold_stock#2");
+    less.reservation.get_or_insert_default().lines[0].quantity = 1;
+    assert_eq!(shop.hold(&less).await.expect("held").name, name);
+    // Backwards: the step that held gives back, the one that was refused has nothing to reverse.
+    shop.release(&name, saga_step(owner, "hold_stock#2")).await.expect("released");
+    let undone = shop.release(&name, saga_step(owner, "hold_stock")).await.expect("nothing");
+    assert_eq!(undone.state(), api::reservation::State::Released);
+    assert_eq!(shop.read("stocks/north~MUG").await.available, 1);
+}
+
+async fn every_short_line_is_named(shop: Shop) {
+    shop.stock("north", "MUG", 5).await;
+    shop.stock("north", "CUP", 1).await;
+    let request = wanted(&[("CUP", 2), ("MUG", 5), ("JUG", 3)]);
+    let status = shop.hold(&request).await.expect_err("short");
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    let info = status.get_details_error_info().expect("a reason");
+    assert_eq!(info.reason, "OUT_OF_STOCK");
+    assert_eq!((&*info.metadata["sku"], &*info.metadata["available"]), ("CUP", "1"));
+    let violations = status.get_details_precondition_failure().expect("violations").violations;
+    let subjects: Vec<&str> = violations.iter().map(|it| it.subject.as_str()).collect();
+    assert_eq!(subjects, ["variants/CUP", "variants/JUG"]);
+    assert_eq!(shop.read("stocks/north~MUG").await.held, 0);
+}
+
+async fn what_is_promised_cannot_be_adjusted_away(shop: Shop) {
+    let stocked = shop.stock("north", "MUG", 5).await;
+    shop.hold(&wanted(&[("MUG", 3)])).await.expect("held");
+    let status = shop.adjust("north", "MUG", -3).await.expect_err("promised");
+    let info = status.get_details_error_info().expect("a reason");
+    assert_eq!((&*info.reason, &*info.metadata["available"]), ("STOCK_PROMISED", "2"));
+    assert_eq!(shop.adjust("north", "MUG", -2).await.expect("free").on_hand, 3);
+    let stale = api::AdjustStockRequest {
+        name: stocked.name,
+        delta: 1,
+        reason: api::AdjustmentReason::Received.into(),
+        etag: stocked.etag,
+        ..api::AdjustStockRequest::default()
+    };
+    let status = call!(shop, clerk(), adjust_stock, stale).expect_err("stale");
+    assert_eq!(reason(&status), "ETAG_MISMATCH");
+    for (location, delta) in [("nowhere", 1), ("north", -1)] {
+        let status = shop.adjust(location, "NEW", delta).await.expect_err("unknown");
+        assert_eq!(reason(&status), "NOT_FOUND", "{location}");
+    }
+}
+
+async fn a_hold_without_a_saga_ends_by_time_and_may_be_taken_again(shop: Shop) {
+    shop.stock("north", "MUG", 5).await;
+    let start = clock::now();
+    let held = shop.hold(&wanted(&[("MUG", 2)])).await.expect("held");
+    let longer = shop.hold(&wanted(&[("MUG", 1)])).await.expect("held");
+    let request = api::ExtendReservationRequest {
+        name: longer.name.clone(),
+        ttl: Some(prost_types::Duration { seconds: 3_600, nanos: 0 }),
+        request_id: String::new(),
+    };
+    call!(shop, clerk(), extend_reservation, request).expect("extended");
+    shop.at(start + Duration::minutes(9)).await;
+    assert_eq!(shop.state(&held.name).await, api::reservation::State::Held);
+    shop.at(start + Duration::minutes(11)).await;
+    assert_eq!(shop.state(&held.name).await, api::reservation::State::Expired);
+    assert_eq!(shop.state(&longer.name).await, api::reservation::State::Held);
+    assert_eq!(shop.read("stocks/north~MUG").await.held, 1);
+    let kinds: Vec<Movement> = shop
+        .inventory
+        .store
+        .movements("", None, None, 100)
+        .await
+        .expect("reads")
+        .into_iter()
+        .map(|moved| moved.movement)
+        .collect();
+    let expected = [Movement::Adjusted, Movement::Held, Movement::Held, Movement::HoldExpired];
+    assert_eq!(kinds, expected);
+    let taken = shop.commit(&held.name, None).await.expect("there is enough");
+    assert_eq!(taken.state(), api::reservation::State::Committed);
+    let stock = shop.read("stocks/north~MUG").await;
+    assert_eq!((stock.held, stock.allocated), (1, 2));
+    for (name, (counters, fold)) in shop.ledger().await {
+        assert_eq!(counters, fold, "{name}");
+    }
+}
+
+async fn an_expired_hold_whose_stock_is_gone_cannot_be_committed(shop: Shop) {
+    shop.stock("north", "MUG", 2).await;
+    let held = shop.hold(&wanted(&[("MUG", 2)])).await.expect("held");
+    shop.at(clock::now() + Duration::minutes(11)).await;
+    shop.hold(&wanted(&[("MUG", 1)])).await.expect("free again");
+    let status = shop.commit(&held.name, None).await.expect_err("gone");
+    let info = status.get_details_error_info().expect("a reason");
+    assert_eq!((&*info.reason, &*info.metadata["sku"]), ("RESERVATION_EXPIRED", "MUG"));
+    shop.release(&held.name, None).await.expect("as it stands");
+    assert_eq!(shop.read("stocks/north~MUG").await.held, 1);
+}
+
+async fn a_late_saga_is_told_of_once_and_keeps_its_hold(shop: Shop) {
+    shop.stock("north", "MUG", 2).await;
+    let mut request = wanted(&[("MUG", 1)]);
+    request.command = saga_step(clock::id(), "hold_stock");
+    let held = shop.hold(&request).await.expect("held");
+    let start = clock::now();
+    for hours in [1, 2] {
+        shop.at(start + Duration::hours(hours)).await;
+    }
+    assert_eq!(events_of(&shop, &held.name).await, ["1 stock.held", "2 stock.hold_overdue"]);
+    assert_eq!(shop.state(&held.name).await, api::reservation::State::Held);
+    shop.at(start + Duration::hours(25)).await;
+    assert_eq!(shop.state(&held.name).await, api::reservation::State::Expired);
+    assert_eq!(shop.read("stocks/north~MUG").await.held, 0);
+}
+
+async fn the_commands_of_its_saga_alone_change_what_a_saga_owns(shop: Shop) {
+    shop.stock("north", "MUG", 2).await;
+    let mut request = wanted(&[("MUG", 1)]);
+    request.command = saga_step(clock::id(), "hold_stock");
+    let held = shop.hold(&request).await.expect("held");
+    let by_hand = shop.release(&held.name, None).await.expect_err("owned");
+    assert_eq!(reason(&by_hand), "RESERVATION_OWNED");
+    let other = shop.commit(&held.name, saga_step(clock::id(), "commit_stock")).await;
+    assert_eq!(reason(&other.expect_err("owned")), "RESERVATION_OWNED");
+    // Another saga that never held anything here undoes nothing.
+    shop.release(&held.name, saga_step(clock::id(), "hold_stock")).await.expect("nothing");
+    assert_eq!(shop.state(&held.name).await, api::reservation::State::Held);
+    let person = call!(shop, clerk(), create_reservation, request).expect_err("no service");
+    assert_eq!(person.code(), Code::InvalidArgument);
+}
+
+async fn the_sum_of_all_places_is_a_stock_too(shop: Shop) {
+    shop.stock("east", "MUG", 3).await;
+    shop.stock("north", "MUG", 4).await;
+    shop.hold(&wanted(&[("MUG", 6)])).await.expect("from both");
+    let names = ["stocks/-~MUG", "stocks/north~MUG", "stocks/-~NONE", "stocks/-~MUG"];
+    let request = api::BatchGetStocksRequest { names: names.map(str::to_owned).to_vec() };
+    let found = call!(shop, orders(), batch_get_stocks, request).expect("found").stocks;
+    let told: Vec<_> = found.iter().map(|it| (it.name.as_str(), it.held, it.available)).collect();
+    let expected = [(names[0], 6, 1), (names[1], 4, 0), (names[2], 0, 0), (names[3], 6, 1)];
+    assert_eq!(told, expected);
+    assert!(found[0].etag.is_empty() && found[0].location.is_empty());
+    let request = api::BatchGetStocksRequest { names: vec!["stocks/west~MUG".to_owned()] };
+    let status = call!(shop, orders(), batch_get_stocks, request).expect_err("unknown");
+    let info = status.get_details_error_info().expect("a reason");
+    assert_eq!((&*info.reason, &*info.metadata["name"]), ("NOT_FOUND", "stocks/west~MUG"));
+
+    let mut token = String::new();
+    let mut seen = Vec::new();
+    loop {
+        let request = api::ListStocksRequest {
+            page_size: 1,
+            page_token: token,
+            variant: "variants/MUG".to_owned(),
+            location: String::new(),
+        };
+        let page = call!(shop, clerk(), list_stocks, request).expect("a page");
+        seen.extend(page.stocks.into_iter().map(|stock| stock.name));
+        token = page.next_page_token;
+        if token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(seen, ["stocks/east~MUG", "stocks/north~MUG"]);
+}
+
+#[derive(FromQueryResult)]
+struct Published {
+    seq: i64,
+    r#type: String,
+}
+
+async fn events_of(shop: &Shop, aggregate: &str) -> Vec<String> {
+    let sql = "SELECT seq, type FROM outbox WHERE aggregate = $1 ORDER BY seq";
+    let found: Vec<Published> =
+        store::rows(shop.db.store.reader(), "read the outbox", sql, vec![aggregate.into()])
+            .await
+            .expect("reads");
+    found.into_iter().map(|event| format!("{} {}", event.seq, event.r#type)).collect()
+}
+
+async fn every_revision_of_a_reservation_has_its_event(shop: Shop) {
+    shop.stock("north", "MUG", 3).await;
+    let held = shop.hold(&wanted(&[("MUG", 1)])).await.expect("held");
+    shop.commit(&held.name, None).await.expect("committed");
+    shop.commit(&held.name, None).await.expect("as it stands");
+    shop.release(&held.name, None).await.expect("released");
+    let expected = ["1 stock.held", "2 stock.allocated", "3 stock.released"];
+    assert_eq!(events_of(&shop, &held.name).await, expected);
+    shop.stock("north", "MUG", 1).await;
+    // Reservations changed it three times in between: held, allocated, given back.
+    let expected = ["1 stock.adjusted", "5 stock.adjusted"];
+    assert_eq!(events_of(&shop, "stocks/north~MUG").await, expected);
+    let request = api::ListReservationsRequest { order: held.order, ..Default::default() };
+    let listed = call!(shop, clerk(), list_reservations, request).expect("listed").reservations;
+    assert_eq!(listed.len(), 1);
+    let request = api::ListMovementsRequest { cause: held.name, ..Default::default() };
+    let moved = call!(shop, clerk(), list_movements, request).expect("listed").movements;
+    let kinds: Vec<_> = moved.iter().map(api::Movement::kind).collect();
+    let expected = [
+        api::movement::Kind::Held,
+        api::movement::Kind::Allocated,
+        api::movement::Kind::Deallocated,
+    ];
+    assert_eq!(kinds, expected);
+}
+
+async fn a_bad_field_is_named(shop: Shop) {
+    type Spoil = fn(&mut api::CreateReservationRequest);
+    let spoils: [(&str, Spoil); 19] = [
+        ("reservation", |r| r.reservation = None),
+        ("reservation_id", |r| r.reservation_id = "MINE".to_owned()),
+        ("reservation_id", |r| r.reservation_id.clear()),
+        ("reservation.order", |r| edit(r).order = "order".to_owned()),
+        ("reservation.order", |r| edit(r).order.clear()),
+        ("reservation.lines", |r| edit(r).lines.clear()),
+        ("reservation.lines[1].line_id", |r| edit(r).lines[1].line_id = "1".to_owned()),
+        ("reservation.lines[0].line_id", |r| edit(r).lines[0].line_id.clear()),
+        ("reservation.lines[0].line_id", |r| edit(r).lines[0].line_id = "a\0b".to_owned()),
+        ("reservation.lines[0].line_id", |r| edit(r).lines[0].line_id = "x".repeat(65)),
+        ("reservation.lines[0].variant", |r| edit(r).lines[0].variant = "MUG".to_owned()),
+        ("reservation.lines[1].quantity", |r| edit(r).lines[1].quantity = 0),
+        ("reservation.lines[1].quantity", |r| edit(r).lines[1].quantity = -1),
+        ("reservation.lines[1].quantity", |r| edit(r).lines[1].quantity = i32::MAX),
+        ("reservation.lines", |r| {
+            let line = edit(r).lines[0].clone();
+            edit(r).lines = vec![line; 101];
+        }),
+        ("command.saga", |r| r.command.get_or_insert_default().saga = "mine".to_owned()),
+        ("command.step_key", |r| r.command.get_or_insert_default().step_key.clear()),
+        ("command.step_key", |r| r.command.get_or_insert_default().step_key = "\0".to_owned()),
+        ("request_id", |r| r.request_id = "again".to_owned()),
+    ];
+    for (field, spoil) in spoils {
+        let mut request = wanted(&[("MUG", 1), ("CUP", 1)]);
+        request.command = saga_step(clock::id(), "hold_stock");
+        spoil(&mut request);
+        assert_names(field, &shop.hold(&request).await.expect_err(field));
+    }
+    for (field, name, delta, why) in [
+        ("name", "stocks/-~MUG", 1, api::AdjustmentReason::Counted),
+        ("name", "stocks/north", 1, api::AdjustmentReason::Counted),
+        ("delta", "stocks/north~MUG", 0, api::AdjustmentReason::Counted),
+        ("delta", "stocks/north~MUG", 1, api::AdjustmentReason::Lost),
+        ("reason", "stocks/north~MUG", 1, api::AdjustmentReason::Unspecified),
+    ] {
+        let request = api::AdjustStockRequest {
+            name: name.to_owned(),
+            delta,
+            reason: why.into(),
+            ..api::AdjustStockRequest::default()
+        };
+        assert_names(field, &call!(shop, clerk(), adjust_stock, request).expect_err(field));
+    }
+    for (field, note, why) in [
+        ("note", "a\0b", api::AdjustmentReason::Counted.into()),
+        ("note", &*"x".repeat(501), api::AdjustmentReason::Counted.into()),
+        ("reason", "", 99),
+    ] {
+        let request = api::AdjustStockRequest {
+            name: "stocks/north~MUG".to_owned(),
+            delta: 1,
+            reason: why,
+            note: note.to_owned(),
+            ..api::AdjustStockRequest::default()
+        };
+        assert_names(field, &call!(shop, clerk(), adjust_stock, request).expect_err(field));
+    }
+    for seconds in [0, -1, 86_401, i64::MAX] {
+        let request = api::ExtendReservationRequest {
+            name: format!("reservations/{}", clock::id()),
+            ttl: Some(prost_types::Duration { seconds, nanos: 0 }),
+            request_id: String::new(),
+        };
+        assert_names("ttl", &call!(shop, clerk(), extend_reservation, request).expect_err("ttl"));
+    }
+}
+
+fn edit(request: &mut api::CreateReservationRequest) -> &mut api::Reservation {
+    request.reservation.get_or_insert_default()
+}
+
+fn assert_names(field: &str, status: &Status) {
+    assert_eq!(status.code(), Code::InvalidArgument, "{field}: {status:?}");
+    let violations = status.get_details_bad_request().expect("violations").field_violations;
+    assert_eq!(violations.first().map(|it| it.field.as_str()), Some(field));
+}

@@ -1,0 +1,120 @@
+//! Messages become values, or say which field is wrong.
+
+use std::fmt::Display;
+
+use mesh::{auth::Caller, barrier, money::Money, resource};
+use proto::{google::r#type, payments::v1 as api, saga::v1 as saga};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    domain::{Method, Outcome, Payment, Source},
+    error::Error,
+};
+
+/// The longest step key, saga id and evidence, in characters.
+const STEP_KEY_MAX: usize = 64;
+const EVIDENCE_MAX: usize = 500;
+
+/// A `payments/{uuid}`.
+pub(super) fn name(name: &str) -> Result<Uuid, Error> {
+    resource::parse_uuid("payments", name).map_err(in_field("name"))
+}
+
+/// The payment that a list is restricted to, as it is kept in rows.
+pub(super) fn only(name: &str) -> Result<Option<String>, Error> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let id = resource::parse_uuid("payments", name).map_err(in_field("payment"))?;
+    Ok(Some(id.to_string()))
+}
+
+/// The step of a saga that calls.
+pub(super) fn command(command: Option<saga::Command>) -> Result<barrier::Command, Error> {
+    let command = command.ok_or_else(|| Error::malformed("command", "must be given"))?;
+    let saga = Uuid::parse_str(&command.saga).map_err(in_field("command.saga"))?;
+    if command.step_key.is_empty() || command.step_key.chars().count() > STEP_KEY_MAX {
+        let problem = format!("must be 1 to {STEP_KEY_MAX} characters");
+        return Err(Error::malformed("command.step_key", problem));
+    }
+    Ok(barrier::Command {
+        saga: saga.to_string(),
+        step_key: command.step_key,
+        command_id: Uuid::parse_str(&command.command_id).map_err(in_field("command.command_id"))?,
+        fence: command.fence,
+    })
+}
+
+/// A payment to be.
+pub(super) fn payment(
+    id: &str,
+    payment: Option<api::Payment>,
+    at: OffsetDateTime,
+) -> Result<Payment, Error> {
+    let id = Uuid::parse_str(id).map_err(in_field("payment_id"))?;
+    let payment = payment.ok_or_else(|| Error::malformed("payment", "must be given"))?;
+    resource::parse_uuid("orders", &payment.order).map_err(in_field("payment.order"))?;
+    resource::parse_uuid("users", &payment.customer).map_err(in_field("payment.customer"))?;
+    let field = "payment.amount";
+    let amount = payment.amount.ok_or_else(|| Error::malformed(field, "must be given"))?;
+    let amount = self::amount(&amount, field)?;
+    let method = Method::parse(&payment.payment_method);
+    let method = method.map_err(in_field("payment.payment_method"))?;
+    Ok(Payment::new(id, payment.order, payment.customer, amount, method, at))
+}
+
+/// More than nothing.
+pub(super) fn amount(money: &r#type::Money, field: &'static str) -> Result<Money, Error> {
+    let amount = Money::from_parts(&money.currency_code, money.units, money.nanos);
+    let amount = amount.map_err(in_field(field))?;
+    if amount.minor > 0 { Ok(amount) } else { Err(Error::malformed(field, "must be positive")) }
+}
+
+/// A token, if one is given.
+pub(super) fn method(token: &str, field: &'static str) -> Result<Option<Method>, Error> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    Method::parse(token).map(Some).map_err(in_field(field))
+}
+
+/// The id of a request that may be repeated.
+pub(super) fn request_id(text: &str) -> Result<Option<Uuid>, Error> {
+    resource::parse_request_id(text).map_err(in_field("request_id"))
+}
+
+/// The revision that an etag stands for.
+pub(super) fn etag(etag: &str) -> Result<i64, Error> {
+    let revision = resource::parse_etag(etag);
+    revision.ok_or_else(|| Error::malformed("etag", "must be the etag of the payment"))
+}
+
+/// What a person found out, and how.
+pub(super) fn outcome(
+    request: &api::ResolvePaymentRequest,
+    caller: &Caller,
+) -> Result<(Outcome, Source), Error> {
+    use api::resolve_payment_request::Outcome as Told;
+    let evidence = request.evidence.trim();
+    if evidence.is_empty() || evidence.chars().count() > EVIDENCE_MAX {
+        let problem = format!("must be 1 to {EVIDENCE_MAX} characters");
+        return Err(Error::malformed("evidence", problem));
+    }
+    // The form that tokens have; it becomes part of a path at the provider.
+    let provider_id = method(&request.provider_id, "provider_id")?;
+    let provider_id = provider_id.map(|id| id.as_str().to_owned());
+    let told = Told::try_from(request.outcome).map_err(in_field("outcome"))?;
+    let code = "resolved_by_a_person".to_owned();
+    let outcome = match told {
+        Told::Unspecified => return Err(Error::malformed("outcome", "must be given")),
+        Told::Succeeded => Outcome::done(provider_id),
+        Told::Declined => Outcome::Declined { code, retriable: false },
+        Told::Failed => Outcome::Failed { code },
+    };
+    Ok((outcome, Source::Review(format!("{}: {evidence}", caller.subject))))
+}
+
+fn in_field<E: Display>(field: &'static str) -> impl Fn(E) -> Error {
+    move |problem| Error::malformed(field, problem)
+}

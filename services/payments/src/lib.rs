@@ -1,0 +1,53 @@
+//! Payments, their attempts and the ledger; with the provider's simulator.
+//!
+//! A call enters at [`grpc`], is decided in [`domain`], is written with the events it caused by
+//! [`store`], and is carried to the [`provider`] by the [`resolver`], which also finds out what
+//! happened where no answer came. If it goes wrong anywhere, [`error`] says how that looks from
+//! outside. [`psp`] is a provider of its own, in a process of its own.
+
+pub mod config;
+pub mod grpc;
+pub mod domain;
+pub mod store;
+pub mod provider;
+pub mod resolver;
+pub mod events;
+pub mod error;
+pub mod migrations;
+pub mod psp;
+#[cfg(test)]
+mod harness;
+
+use std::{sync::Arc, time::Duration};
+
+use mesh::App;
+use proto::payments::v1::payments_service_server::PaymentsServiceServer;
+
+use crate::{
+    config::Config, grpc::Payments, provider::HttpProvider, resolver::Resolver, store::Store,
+};
+
+/// How long a call may take that waits for the provider.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// The process: its store, its service, and the task that resolves what is in doubt.
+///
+/// # Errors
+/// A setting is wrong, a port is taken, or the database cannot be opened.
+pub async fn app(config: Config) -> anyhow::Result<App> {
+    let pace = config.pace()?;
+    let mesh = config.mesh.clone().or_listen(50_055);
+    let page_key = mesh.page_key()?;
+    let app = App::new("payments", proto::DESCRIPTORS, mesh)?;
+    let store = Store::connect(&config.database_url, pace).await?;
+    let provider = HttpProvider::new(&config.provider_url, config.provider_timeout);
+    let resolver = Resolver::new(store.clone(), Arc::new(provider));
+    let service = Payments::new(store.clone(), resolver.clone(), page_key);
+    Ok(app
+        .store(store.mesh())
+        .grpc(PaymentsServiceServer::new(service))
+        .longest("/ordermesh.payments.v1.PaymentsService/AuthorizePayment", LONGEST)
+        .longest("/ordermesh.payments.v1.PaymentsService/CapturePayment", LONGEST)
+        .longest("/ordermesh.payments.v1.PaymentsService/VoidPayment", LONGEST)
+        .task("resolve_attempts", move |draining| resolver.run(draining)))
+}

@@ -1,0 +1,7 @@
+//! The process: payments, their attempts and the ledger, served on 50055.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mesh::run(payments::app)
+}

@@ -1,0 +1,86 @@
+//! What the resolver looks for: attempts whose time has come, each taken on by one process.
+
+use std::time::Duration;
+
+use mesh::store::{self as db, Failure};
+use sea_orm::FromQueryResult;
+use uuid::Uuid;
+
+use super::Store;
+use crate::error::Error;
+
+/// An attempt that the resolver has taken on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// Of which payment.
+    pub payment: Uuid,
+    /// Which.
+    pub attempt: Uuid,
+}
+
+#[derive(FromQueryResult)]
+struct DueRow {
+    id: String,
+    payment: String,
+}
+
+impl Store {
+    /// How long until the resolver has something to do, if it has.
+    ///
+    /// # Errors
+    /// [`Failure`] of the database.
+    pub async fn next_due(&self) -> Result<Option<Duration>, Failure> {
+        #[derive(FromQueryResult)]
+        struct Next {
+            next: Option<i64>,
+        }
+        let sql = "SELECT MIN(next_try_at) AS next FROM attempt WHERE next_try_at IS NOT NULL";
+        let next: Option<Next> =
+            db::row(self.db.reader(), "look for attempts", sql, vec![]).await?;
+        let Some(next) = next.and_then(|row| row.next) else { return Ok(None) };
+        let now = self.db.now_micros(self.db.reader()).await?;
+        Ok(Some(Duration::from_micros(u64::try_from(next - now).unwrap_or(0))))
+    }
+
+    /// Takes on attempts that are due, for as long as `lease` lasts.
+    ///
+    /// # Errors
+    /// [`Failure`] of the database.
+    pub async fn take_due(
+        &self,
+        owner: &str,
+        lease: Duration,
+        limit: u32,
+    ) -> Result<Vec<Due>, Error> {
+        let (store, owner) = (self.clone(), owner.to_owned());
+        let lock = if self.db.is_postgres() { "FOR UPDATE SKIP LOCKED" } else { "" };
+        let sql = format!(
+            "UPDATE attempt SET lease_owner = $1, lease_until = $2 WHERE id IN (SELECT id \
+             FROM attempt WHERE next_try_at <= $3 AND (lease_until IS NULL OR lease_until < $3) \
+             ORDER BY next_try_at LIMIT $4 {lock}) RETURNING id, payment"
+        );
+        self.db
+            .transaction(move |txn| {
+                let (store, owner, sql) = (store.clone(), owner.clone(), sql.clone());
+                Box::pin(async move {
+                    let now = store.db.now_micros(txn).await?;
+                    let until = now.saturating_add(i64::try_from(lease.as_micros()).unwrap_or(now));
+                    let values =
+                        vec![owner.into(), until.into(), now.into(), i64::from(limit).into()];
+                    let taken: Vec<DueRow> =
+                        db::rows(txn, "take on attempts", &sql, values).await?;
+                    let due = |row: DueRow| {
+                        let id = |text: &str| {
+                            let failed = |error: uuid::Error| {
+                                Failure::new("take on attempts", error.to_string())
+                            };
+                            Uuid::parse_str(text).map_err(failed)
+                        };
+                        Ok(Due { payment: id(&row.payment)?, attempt: id(&row.id)? })
+                    };
+                    taken.into_iter().map(due).collect()
+                })
+            })
+            .await
+    }
+}
