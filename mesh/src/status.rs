@@ -157,6 +157,10 @@ pub fn tell(code: Code, reason: &'static str) -> Explanation {
 /// The one way from an error to a `Status`.
 pub fn of<E: Explain>(error: &E) -> Status {
     let Explanation { code, reason, metadata, mut details } = error.explain();
+    if code == Code::Internal && crate::store::is_away(error) {
+        tracing::warn!("{}", with_causes(error));
+        return of(&Failure::Down("its database".to_owned()));
+    }
     details.set_error_info(reason, E::DOMAIN, metadata);
     if code == Code::Internal {
         tracing::error!(reason, "{}", with_causes(error));

@@ -241,6 +241,21 @@ impl Counters {
     }
 }
 
+/// Whether the cause of `error` is a database that cannot be reached, or has no connection free:
+/// the same call may succeed later, so it is no bug to look for.
+pub(crate) fn is_away(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(DbErr::ConnectionAcquire(_) | DbErr::Conn(RuntimeErr::SqlxError(_))) =
+            error.downcast_ref()
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// Makes a [`Failure`] of what the database said: `.map_err(failed_to("read the order"))`.
 pub fn failed_to(doing: &'static str) -> impl Fn(DbErr) -> Failure {
     move |source| Failure { doing, source }

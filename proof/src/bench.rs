@@ -99,11 +99,8 @@ impl Orders {
     async fn measure(self) -> anyhow::Result<Value> {
         let registry = Registry::parse(&self.registry)?;
         let channel = |name: &str| Channel::to(name, &registry.addresses(name));
-        let pids: Vec<u32> = self
-            .pids
-            .iter()
-            .filter_map(|pair| pair.rsplit_once('=')?.1.parse().ok())
-            .collect();
+        let pids: Vec<u32> =
+            self.pids.iter().filter_map(|pair| pair.rsplit_once('=')?.1.parse().ok()).collect();
         let resident = cpu::resident(&pids);
         self.slow_down_the_provider().await?;
         let buyer = Buyer {
@@ -200,13 +197,15 @@ impl Orders {
     }
 
     async fn sign_in(&self, users: Channel) -> anyhow::Result<String> {
-        let credential = auth::issue_token_request::Credential::Password(auth::PasswordCredential {
-            email: self.email.clone(),
-            password: self.password.clone(),
-        });
+        let credential =
+            auth::issue_token_request::Credential::Password(auth::PasswordCredential {
+                email: self.email.clone(),
+                password: self.password.clone(),
+            });
         let request = auth::IssueTokenRequest { credential: Some(credential) };
         let mut users = auth::tokens_service_client::TokensServiceClient::new(users);
-        let signed_in = ctx::background("sign_in", ctx::ROOT_TIMEOUT, None, users.issue_token(request));
+        let signed_in =
+            ctx::background("sign_in", ctx::ROOT_TIMEOUT, None, users.issue_token(request));
         let token = signed_in.await?.context("cannot sign in")?.into_inner();
         Ok(format!("Bearer {}", token.access_token))
     }

@@ -77,9 +77,10 @@ impl Buyer {
         let ctx = Ctx::root(PATIENCE, Trace::new());
         let order = ctx.scope(client.create_order(request)).await?.into_inner();
         match until {
-            Until::Confirmed if order.state() != State::Confirmed => {
-                Err(Status::new(tonic::Code::Ok, format!("{} after the wait", order.state().as_str_name())))
-            }
+            Until::Confirmed if order.state() != State::Confirmed => Err(Status::new(
+                tonic::Code::Ok,
+                format!("{} after the wait", order.state().as_str_name()),
+            )),
             Until::Confirmed | Until::Accepted => Ok(()),
         }
     }

@@ -21,8 +21,7 @@ use sea_orm::sqlx::{
 use uuid::Uuid;
 
 /// The tables that an accepted order leaves rows in, as they are written.
-const TABLES: [&str; 6] =
-    ["request_key", "orders", "order_line", "saga", "saga_step", "outbox"];
+const TABLES: [&str; 6] = ["request_key", "orders", "order_line", "saga", "saga_step", "outbox"];
 
 /// A value of a row, owned.
 #[derive(Clone, Debug)]
@@ -65,7 +64,8 @@ impl Floor {
         for table in TABLES {
             // An accepted order has written one event and one saga step; what came later does
             // not belong to the floor of accepting it.
-            let sql = format!("SELECT * FROM {table} WHERE {} ORDER BY rowid LIMIT 1", belongs(table));
+            let sql =
+                format!("SELECT * FROM {table} WHERE {} ORDER BY rowid LIMIT 1", belongs(table));
             let found = sqlx::query(AssertSqlSafe(sql)).bind(&id).fetch_all(&mut db).await?;
             for row in found {
                 let mut names = Vec::new();

@@ -46,6 +46,8 @@ pub(super) struct Position<'s> {
     pub(super) way: Way,
     /// Tries of this step that came to nothing known.
     pub(super) attempts: u32,
+    /// Tries since then that were not sent: they count for the pause, not as tries.
+    pub(super) misses: u32,
     pub(super) deadline: OffsetDateTime,
 }
 
@@ -99,7 +101,7 @@ impl Position<'_> {
 
     fn forward(&self, heard: Heard, now: OffsetDateTime, settings: &Settings, spread: f64) -> Next {
         let can_turn = self.kind() != Kind::Retriable;
-        let late = can_turn && now >= self.deadline;
+        let late = self.is_late(now);
         let timed_out =
             || Next::TurnRound(self.undoable(), Why::new(TIMED_OUT, "not done in time"));
         match heard {
@@ -111,7 +113,7 @@ impl Position<'_> {
             Heard::No(why) if can_turn => Next::TurnRound(self.undoable(), why),
             Heard::No(_) => Next::Stuck,
             Heard::NotSent | Heard::Unsure | Heard::Wait(_) if late => timed_out(),
-            Heard::NotSent => self.again(self.attempts, settings, spread),
+            Heard::NotSent => self.postponed(settings, spread),
             Heard::Unsure => self.again(self.attempts + 1, settings, spread),
             Heard::Wait(until) if can_turn => Next::Wait(until.min(self.deadline)),
             Heard::Wait(until) => Next::Wait(until),
@@ -127,9 +129,14 @@ impl Position<'_> {
             Heard::No(_) => Next::Stuck,
             Heard::Unsure if self.attempts + 1 >= settings.undo_tries => Next::Stuck,
             Heard::Unsure => self.again(self.attempts + 1, settings, spread),
-            Heard::NotSent => self.again(self.attempts, settings, spread),
+            Heard::NotSent => self.postponed(settings, spread),
             Heard::Wait(until) => Next::Wait(until),
         }
+    }
+
+    /// Whether the pivot can no longer be reached in time.
+    pub(super) fn is_late(&self, now: OffsetDateTime) -> bool {
+        self.way == Way::Forward && self.kind() != Kind::Retriable && now >= self.deadline
     }
 
     /// The step to undo first: the last that was intended and can be.
@@ -146,9 +153,21 @@ impl Position<'_> {
     }
 
     fn again(&self, attempts: u32, settings: &Settings, spread: f64) -> Next {
-        let doubled = 1_u32.checked_shl(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
-        let ceiling = settings.backoff_first.saturating_mul(doubled).min(settings.backoff_max);
-        Next::Again { after: ceiling.mul_f64(spread), attempts }
+        Next::Again { after: settings.ceiling(attempts).mul_f64(spread), attempts }
+    }
+
+    /// It was not sent, so no try is counted; but a peer that is away is not asked without end.
+    fn postponed(&self, settings: &Settings, spread: f64) -> Next {
+        let ceiling = settings.ceiling(self.attempts.saturating_add(self.misses) + 1);
+        Next::Again { after: ceiling.mul_f64(spread), attempts: self.attempts }
+    }
+}
+
+impl Settings {
+    /// The longest pause before the try after this many: it doubles with each.
+    pub(super) fn ceiling(&self, tries: u32) -> Duration {
+        let doubled = 1_u32.checked_shl(tries.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.backoff_first.saturating_mul(doubled).min(self.backoff_max)
     }
 }
 
@@ -201,7 +220,7 @@ mod tests {
         [Kind::Compensable, Kind::Compensable, Kind::Pivot, Kind::Retriable, Kind::Retriable];
 
     fn next(step: usize, way: Way, heard: Heard, now: OffsetDateTime) -> Next {
-        let position = Position { steps: &STEPS, step, way, attempts: 0, deadline: ONE };
+        let position = Position { steps: &STEPS, step, way, attempts: 0, misses: 0, deadline: ONE };
         position.next(heard, now, &Settings::default(), 1.0)
     }
 
@@ -252,8 +271,14 @@ mod tests {
 
     #[test]
     fn an_undo_that_stays_unknown_waits_for_a_person_and_a_step_that_was_not_sent_does_not_count() {
-        let position =
-            Position { steps: &STEPS, step: 0, way: Way::Back, attempts: 9, deadline: ONE };
+        let position = Position {
+            steps: &STEPS,
+            step: 0,
+            way: Way::Back,
+            attempts: 9,
+            misses: 0,
+            deadline: ONE,
+        };
         let settings = Settings::default();
         assert_eq!(position.next(Heard::Unsure, NOON, &settings, 0.0), Next::Stuck);
         let again = position.next(Heard::NotSent, NOON, &settings, 0.0);
@@ -271,7 +296,7 @@ mod tests {
         #[test]
         fn a_back_off_stays_below_its_ceiling(attempts in 0u32..100, spread in 0.0..1.0) {
             let position =
-                Position { steps: &STEPS, step: 0, way: Way::Forward, attempts, deadline: ONE };
+                Position { steps: &STEPS, step: 0, way: Way::Forward, attempts, misses: 0, deadline: ONE };
             let settings = Settings::default();
             let next = position.next(Heard::Unsure, NOON, &settings, spread);
             let Next::Again { after, attempts: counted } = next else {
@@ -279,6 +304,68 @@ mod tests {
             };
             prop_assert_eq!(counted, attempts + 1);
             prop_assert!(after <= settings.backoff_max);
+        }
+
+        /// Participants keep barriers, so a command is carried out at most once, and not after
+        /// its undo; an answer may be lost after it was carried out.
+        #[test]
+        fn whatever_is_heard_a_saga_ends_with_everything_done_or_nothing_left(
+            answers in prop::collection::vec((0u8..6, any::<bool>()), 0..60),
+            late_from in 0usize..60,
+        ) {
+            let settings = Settings { undo_tries: 3, ..Settings::default() };
+            let (mut done, mut undone) = ([false; STEPS.len()], [false; STEPS.len()]);
+            let (mut step, mut way, mut attempts) = (0, Way::Forward, 0);
+            // Once faults stop, everything answers.
+            let answers = answers.into_iter().chain(std::iter::repeat_n((0, true), 50));
+            for (turn, (answer, carried_out)) in answers.enumerate() {
+                let now = if turn >= late_from { ONE } else { NOON };
+                let position =
+                    Position { steps: &STEPS, step, way, attempts, misses: 0, deadline: ONE };
+                let heard = match answer {
+                    1 => Heard::Unsure,
+                    2 => Heard::NotSent,
+                    3 => Heard::Wait(ONE),
+                    4 if way == Way::Forward => Heard::No(no()),
+                    _ => Heard::Done,
+                };
+                let arrives =
+                    heard == Heard::Done || (heard == Heard::Unsure && carried_out);
+                // The pivot is our own commit: it is done only if it is recorded.
+                let records = matches!(STEPS[step], Kind::Pivot);
+                match way {
+                    Way::Forward if arrives && !records && !undone[step] => done[step] = true,
+                    Way::Back if arrives => (done[step], undone[step]) = (false, true),
+                    Way::Forward | Way::Back => {}
+                }
+                let mut turned = |undo: Option<usize>| {
+                    (way, attempts) = (Way::Back, 0);
+                    undo
+                };
+                match position.next(heard, now, &settings, 1.0) {
+                    Next::Step(next) => {
+                        done[step] = true;
+                        (step, attempts) = (next, 0);
+                    }
+                    Next::Finish => {
+                        done[step] = true;
+                        prop_assert_eq!(done, [true; STEPS.len()]);
+                        return Ok(());
+                    }
+                    Next::TurnRound(undo, _) => match turned(undo) {
+                        Some(undo) => step = undo,
+                        None => return Err(TestCaseError::fail("the first can be undone")),
+                    },
+                    Next::Undo(next) => (step, attempts) = (next, 0),
+                    Next::Compensated => {
+                        prop_assert_eq!(done, [false; STEPS.len()]);
+                        return Ok(());
+                    }
+                    Next::Again { attempts: counted, .. } => attempts = counted,
+                    Next::Wait(_) | Next::Stuck => {}
+                }
+            }
+            prop_assert!(false, "it never ends");
         }
     }
 }

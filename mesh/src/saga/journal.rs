@@ -1,20 +1,32 @@
 //! What is kept of sagas: which step is intended, what came of those before, who works on it.
 
+mod write;
+
 use std::collections::HashMap;
 
 use sea_orm::{ConnectionTrait, FromQueryResult, Value};
 use time::OffsetDateTime;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    New, Why,
+    Why,
     decide::{State, Way},
 };
 use crate::{
-    clock::{self, from_micros, micros},
-    ctx::Ctx,
-    store::{Failure, Store, Txn, execute, row, rows},
+    clock::{self, from_micros},
+    store::{Failure, Store, Txn, row, rows},
 };
+
+pub(super) use write::{Entry, create, give_back, record, renew, turn, wake};
+
+/// A kind of saga and its list of steps, which a saga keeps to the end.
+#[derive(Clone, Debug)]
+pub(super) struct Definition {
+    pub(super) kind: &'static str,
+    /// Their keys in order.
+    pub(super) steps: String,
+}
 
 /// A saga that this process holds the lease of, as far as it knows.
 #[derive(Clone, Debug)]
@@ -33,6 +45,10 @@ pub(super) struct Held {
     /// The command of the step that is intended.
     pub(super) command_id: Uuid,
     pub(super) replies: HashMap<String, Vec<u8>>,
+    /// How often in a row this step was not sent, or not recorded: known to this process only.
+    pub(super) misses: u32,
+    /// When this process was given the lease, or renewed it with a record.
+    pub(super) leased: Instant,
 }
 
 /// Whether a step was done or undone.
@@ -91,27 +107,11 @@ pub struct Record {
     pub ended_at: Option<OffsetDateTime>,
 }
 
-/// How a step is recorded, and what comes after it.
-#[derive(Clone, Debug)]
-pub(super) struct Entry {
-    /// The step that ended: its key, what came of it, what it answered.
-    pub(super) ended: Option<(&'static str, Way, StepState, Vec<u8>)>,
-    /// The step that is intended.
-    pub(super) intent: Option<(&'static str, Way, Uuid)>,
-    pub(super) state: State,
-    pub(super) step: usize,
-    pub(super) attempts: u32,
-    pub(super) why: Option<Why>,
-    pub(super) last_error: Option<String>,
-    pub(super) next_run_at: i64,
-    /// Kept until then, or given back.
-    pub(super) lease: Option<i64>,
-}
-
 #[derive(FromQueryResult)]
 struct SagaRow {
     id: String,
     key: String,
+    definition: String,
     state: String,
     step: i64,
     revision: i64,
@@ -137,58 +137,42 @@ struct StepRow {
     ended_at: Option<i64>,
 }
 
-const DOING: &str = "keep a saga";
+/// Whether [`claim`] would find anything.
+pub(super) async fn is_due(store: &Store, definition: &Definition) -> Result<bool, Failure> {
+    #[derive(FromQueryResult)]
+    struct Due {
+        id: String,
+    }
+    let now = store.now_micros(store.reader()).await?;
+    let sql = "SELECT id FROM saga WHERE kind = $1 AND definition = $3 \
+         AND state IN ('RUNNING', 'COMPENSATING', 'STUCK') AND next_run_at <= $2 \
+         AND (lease_until IS NULL OR lease_until < $2) LIMIT 1";
+    let values = vec![definition.kind.into(), now.into(), definition.steps.as_str().into()];
+    let due: Option<Due> = row(store.reader(), "look for sagas", sql, values).await?;
+    Ok(due.is_some_and(|due| !due.id.is_empty()))
+}
 
-/// Writes a new saga with its first intent, leased to `owner`.
-pub(super) async fn create(
-    txn: &Txn,
-    kind: &str,
-    first: &str,
-    new: &New,
-    owner: &str,
-    lease_until: i64,
-) -> Result<Held, Failure> {
-    let now = micros(clock::now());
-    let traceparent = Ctx::current().map(|ctx| ctx.traceparent());
-    let held = Held {
-        id: clock::id().to_string(),
-        key: new.key.clone(),
-        state: State::Running,
-        step: 0,
-        revision: 1,
-        data: new.data.clone(),
-        deadline: new.deadline,
-        attempts: 0,
-        fence: 1,
-        why: None,
-        traceparent,
-        command_id: Uuid::new_v4(),
-        replies: HashMap::new(),
-    };
-    let sql = "INSERT INTO saga (id, kind, key, state, step, revision, data, definition, \
-         next_run_at, deadline_at, attempts, lease_owner, lease_until, fence, traceparent, \
-         created_at) VALUES ($1, $2, $3, 'RUNNING', 0, 1, $4, $2, $5, $6, 0, $7, $8, 1, $9, $5)";
-    let values = vec![
-        held.id.as_str().into(),
-        kind.into(),
-        held.key.as_str().into(),
-        held.data.clone().into(),
-        now.into(),
-        micros(held.deadline).into(),
-        owner.into(),
-        lease_until.into(),
-        held.traceparent.clone().into(),
-    ];
-    execute(txn, DOING, sql, values).await?;
-    intend(txn, &held.id, first, Way::Forward, held.command_id, now).await?;
-    Ok(held)
+/// The list of steps of a live saga of this kind that follows another one.
+pub(super) async fn stranger<C: ConnectionTrait>(
+    conn: &C,
+    definition: &Definition,
+) -> Result<Option<String>, Failure> {
+    #[derive(FromQueryResult)]
+    struct Stranger {
+        definition: String,
+    }
+    let sql = "SELECT definition FROM saga WHERE kind = $1 AND definition <> $2 \
+         AND state NOT IN ('DONE', 'COMPENSATED') LIMIT 1";
+    let values = vec![definition.kind.into(), definition.steps.as_str().into()];
+    let found: Option<Stranger> = row(conn, "look for sagas", sql, values).await?;
+    Ok(found.map(|found| found.definition))
 }
 
 /// Leases up to `limit` sagas that are due and nobody's.
 pub(super) async fn claim(
     store: &Store,
     txn: &Txn,
-    kind: &str,
+    definition: &Definition,
     owner: &str,
     lease: i64,
     limit: i64,
@@ -197,16 +181,22 @@ pub(super) async fn claim(
     let lock = if store.is_postgres() { " FOR UPDATE SKIP LOCKED" } else { "" };
     let sql = [
         "UPDATE saga SET lease_owner = $1, lease_until = $2, fence = fence + 1 \
-         WHERE id IN (SELECT id FROM saga WHERE kind = $3 \
+         WHERE id IN (SELECT id FROM saga WHERE kind = $3 AND definition = $6 \
          AND state IN ('RUNNING', 'COMPENSATING', 'STUCK') AND next_run_at <= $4 \
          AND (lease_until IS NULL OR lease_until < $4) ORDER BY next_run_at LIMIT $5",
         lock,
-        ") RETURNING id, key, state, step, revision, data, next_run_at, deadline_at, attempts, \
+        ") RETURNING id, key, definition, state, step, revision, data, next_run_at, deadline_at, attempts, \
          fence, reason, message, last_error, traceparent",
     ]
     .concat();
-    let values: Vec<Value> =
-        vec![owner.into(), (now + lease).into(), kind.into(), now.into(), limit.into()];
+    let values: Vec<Value> = vec![
+        owner.into(),
+        (now + lease).into(),
+        definition.kind.into(),
+        now.into(),
+        limit.into(),
+        definition.steps.as_str().into(),
+    ];
     let found: Vec<SagaRow> = rows(txn, "claim sagas", &sql, values).await?;
     let mut held = Vec::new();
     for saga in found {
@@ -234,132 +224,18 @@ pub(super) async fn held<C: ConnectionTrait>(
 pub(super) async fn find(
     store: &Store,
     txn: &Txn,
-    kind: &str,
+    definition: &Definition,
     key: &str,
 ) -> Result<Option<Held>, Failure> {
     let lock = if store.is_postgres() { " FOR UPDATE" } else { "" };
     let sql = ["SELECT * FROM saga WHERE kind = $1 AND key = $2", lock].concat();
     let found: Option<SagaRow> =
-        row(txn, "read a saga", &sql, vec![kind.into(), key.into()]).await?;
+        row(txn, "read a saga", &sql, vec![definition.kind.into(), key.into()]).await?;
     match found {
+        Some(saga) if saga.definition != definition.steps => Err(broken("definition")),
         Some(saga) => read(txn, saga).await.map(Some),
         None => Ok(None),
     }
-}
-
-/// Renews the lease. Says whether it was still ours.
-pub(super) async fn renew(txn: &Txn, id: &str, fence: i64, until: i64) -> Result<bool, Failure> {
-    let sql = "UPDATE saga SET lease_until = $3 WHERE id = $1 AND fence = $2";
-    let values = vec![id.into(), fence.into(), until.into()];
-    Ok(execute(txn, "renew a lease", sql, values).await? == 1)
-}
-
-/// Gives the lease back; the saga is due at once.
-pub(super) async fn give_back(txn: &Txn, id: &str, fence: i64) -> Result<(), Failure> {
-    let sql = "UPDATE saga SET lease_owner = NULL, lease_until = NULL WHERE id = $1 AND fence = $2";
-    execute(txn, "give a lease back", sql, vec![id.into(), fence.into()]).await.map(|_given| ())
-}
-
-/// Makes a saga due that waits, and tells whoever is about to let it wait that it must not.
-pub(super) async fn wake(txn: &Txn, kind: &str, key: &str, now: i64) -> Result<(), Failure> {
-    let sql = "UPDATE saga SET next_run_at = $3, revision = revision + 1 \
-         WHERE kind = $1 AND key = $2 AND state IN ('RUNNING', 'COMPENSATING', 'STUCK')";
-    execute(txn, "wake a saga", sql, vec![kind.into(), key.into(), now.into()]).await.map(|_| ())
-}
-
-/// Records what came of a step and intends the next. Says whether the saga was still ours and
-/// as we knew it: without that, nothing may be recorded.
-pub(super) async fn record(txn: &Txn, held: &Held, entry: &Entry) -> Result<bool, Failure> {
-    let step = i64::try_from(entry.step).unwrap_or(i64::MAX);
-    let sql = "UPDATE saga SET state = $4, step = $5, attempts = $6, reason = $7, message = $8, \
-         last_error = $9, next_run_at = $10, lease_until = $11, \
-         lease_owner = CASE WHEN $12 THEN lease_owner ELSE NULL END, revision = revision + 1 \
-         WHERE id = $1 AND fence = $2 AND revision = $3";
-    let why = entry.why.as_ref();
-    let values = vec![
-        held.id.as_str().into(),
-        held.fence.into(),
-        held.revision.into(),
-        entry.state.as_str().into(),
-        step.into(),
-        i64::from(entry.attempts).into(),
-        why.map(|why| why.reason.clone()).into(),
-        why.map(|why| why.message.clone()).into(),
-        entry.last_error.clone().into(),
-        entry.next_run_at.into(),
-        entry.lease.into(),
-        entry.lease.is_some().into(),
-    ];
-    if execute(txn, DOING, sql, values).await? == 0 {
-        return Ok(false);
-    }
-    let now = micros(clock::now());
-    if let Some((key, way, state, reply)) = &entry.ended {
-        let sql = "UPDATE saga_step SET state = $4, reply = $5, ended_at = $6 \
-             WHERE saga = $1 AND step_key = $2 AND direction = $3";
-        let values = vec![
-            held.id.as_str().into(),
-            (*key).into(),
-            way.as_str().into(),
-            state.as_str().into(),
-            reply.clone().into(),
-            now.into(),
-        ];
-        execute(txn, DOING, sql, values).await?;
-    }
-    if let Some((key, way, command_id)) = &entry.intent {
-        intend(txn, &held.id, key, *way, *command_id, now).await?;
-    }
-    Ok(true)
-}
-
-/// Turns a saga round in the transaction of whoever asks: the fence rises, so that whoever works
-/// on it can record nothing any more.
-pub(super) async fn turn(
-    txn: &Txn,
-    held: &Held,
-    first: Option<(&'static str, usize)>,
-    why: &Why,
-    owner: &str,
-    lease_until: i64,
-) -> Result<Held, Failure> {
-    let now = micros(clock::now());
-    let step = first.map_or(0, |(_, step)| step);
-    let turned = Held {
-        state: State::Compensating,
-        step,
-        revision: held.revision + 1,
-        attempts: 0,
-        fence: held.fence + 1,
-        why: Some(why.clone()),
-        command_id: Uuid::new_v4(),
-        ..held.clone()
-    };
-    let sql = "UPDATE saga SET state = 'COMPENSATING', step = $4, attempts = 0, reason = $5, \
-         message = $6, last_error = NULL, next_run_at = $7, lease_owner = $8, lease_until = $9, \
-         fence = fence + 1, revision = revision + 1 WHERE id = $1 AND fence = $2 AND revision = $3";
-    let values = vec![
-        held.id.as_str().into(),
-        held.fence.into(),
-        held.revision.into(),
-        i64::try_from(step).unwrap_or(i64::MAX).into(),
-        why.reason.as_str().into(),
-        why.message.as_str().into(),
-        now.into(),
-        owner.into(),
-        lease_until.into(),
-    ];
-    if execute(txn, "turn a saga round", sql, values).await? == 0 {
-        return Err(Failure::new("turn a saga round", "it changed while it was locked"));
-    }
-    // What was under way is not waited for: its own undoing meets it at the participant.
-    let sql = "UPDATE saga_step SET state = 'UNKNOWN', ended_at = $2 \
-         WHERE saga = $1 AND state = 'INTENT'";
-    execute(txn, "turn a saga round", sql, vec![held.id.as_str().into(), now.into()]).await?;
-    if let Some((key, _)) = first {
-        intend(txn, &held.id, key, Way::Back, turned.command_id, now).await?;
-    }
-    Ok(turned)
 }
 
 /// A saga and its steps, for people to read.
@@ -385,26 +261,6 @@ pub async fn history<C: ConnectionTrait>(
         id: saga.id,
         steps,
     }))
-}
-
-async fn intend(
-    txn: &Txn,
-    saga: &str,
-    key: &str,
-    way: Way,
-    command_id: Uuid,
-    now: i64,
-) -> Result<(), Failure> {
-    let sql = "INSERT INTO saga_step (saga, step_key, direction, state, command_id, started_at) \
-         VALUES ($1, $2, $3, 'INTENT', $4, $5)";
-    let values = vec![
-        saga.into(),
-        key.into(),
-        way.as_str().into(),
-        command_id.to_string().into(),
-        now.into(),
-    ];
-    execute(txn, "intend a step", sql, values).await.map(|_one| ())
 }
 
 async fn steps<C: ConnectionTrait>(conn: &C, saga: &str) -> Result<Vec<StepRow>, Failure> {
@@ -438,6 +294,8 @@ async fn read<C: ConnectionTrait>(conn: &C, saga: SagaRow) -> Result<Held, Failu
         // A saga that has ended intends nothing; nobody asks for its command.
         command_id: command_id.unwrap_or_default(),
         replies,
+        misses: 0,
+        leased: clock::instant(),
         id: saga.id,
         key: saga.key,
     })

@@ -4,15 +4,16 @@
 //! recorded under an old one, so that a process that was asleep for longer than its lease can
 //! repeat a command, which is harmless, and cannot write.
 
+mod drive;
+mod writing;
+
 use std::{
     collections::VecDeque,
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
-use time::OffsetDateTime;
 use tokio::{
     sync::{Notify, mpsc},
     task::JoinSet,
@@ -20,22 +21,14 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    Effect, New, Outcome, Reach, Role, Run, Saga, Settings, Stale, Turned, Why,
-    decide::{Heard, Kind, Next, Position, State, Way},
-    journal::{self, Entry, Held, StepState},
+    Effect, New, Outcome, Reach, Role, Run, Saga, Settings, Turned, Why,
+    decide::{Kind, State},
+    journal::{self, Definition, Held},
 };
 use crate::{
     app::Draining,
-    barrier::Command,
-    clock::{self, micros},
-    ctx,
-    store::{Failure, Store, Txn, TxnError},
+    store::{Failure, Store, Txn},
 };
-
-/// How long recording a step may take.
-const RECORD: Duration = Duration::from_secs(10);
-/// A back-off up to this long is waited for with the lease in hand.
-const SHORT: Duration = Duration::from_secs(1);
 
 type Call = dyn Fn(Run) -> BoxFuture<'static, Outcome> + Send + Sync;
 type End = dyn Fn(Run, &Why) -> Option<Effect> + Send + Sync;
@@ -46,7 +39,7 @@ pub struct Runner(Arc<Inner>);
 
 struct Inner {
     store: Store,
-    kind: &'static str,
+    definition: Definition,
     steps: Vec<Doing>,
     kinds: Vec<Kind>,
     end: Box<End>,
@@ -70,37 +63,6 @@ struct Doing {
 #[must_use = "without a start it waits until its lease has expired"]
 pub struct Created(Box<Held>);
 
-/// Why a step was not recorded.
-#[derive(Debug, thiserror::Error)]
-enum NotRecorded {
-    /// Another one holds the saga, or it was woken in the meantime.
-    #[error("the saga is not as it was")]
-    Lost,
-    /// The step's effect does not fit what is there now.
-    #[error(transparent)]
-    Stale(#[from] Stale),
-    #[error(transparent)]
-    Failed(#[from] Failure),
-}
-
-/// When a saga is looked at next.
-#[derive(Clone, Copy, Debug)]
-enum When {
-    Now,
-    After(Duration),
-    At(OffsetDateTime),
-}
-
-/// What is to be written about a step.
-#[derive(Clone)]
-struct Writing {
-    entry: Entry,
-    when: When,
-    /// Whether the saga stays ours.
-    keep: bool,
-    effect: Option<Effect>,
-}
-
 // === impl Runner ===
 
 impl Runner {
@@ -118,9 +80,10 @@ impl Runner {
                 Box::pin(async move { act(&on).await })
             })
         };
-        let mut kinds = Vec::new();
+        let (mut kinds, mut keys) = (Vec::new(), Vec::new());
         let mut steps = Vec::new();
         for step in saga.steps {
+            keys.push(step.key);
             let (kind, undo) = match step.role {
                 Role::Compensable { undo } => (Kind::Compensable, Some(call(undo))),
                 Role::Pivot => (Kind::Pivot, None),
@@ -133,7 +96,7 @@ impl Runner {
         let (begun, inbox) = mpsc::unbounded_channel();
         Self(Arc::new(Inner {
             store,
-            kind: saga.kind,
+            definition: Definition { kind: saga.kind, steps: keys.join(" ") },
             steps,
             kinds,
             end: Box::new(move |run, why| compensated.map(|effect| effect(&made(run), why))),
@@ -151,9 +114,9 @@ impl Runner {
     /// [`Failure`] of the database; [`Failure::is_duplicate`] if there is one of this key.
     pub async fn create(&self, txn: &Txn, new: &New) -> Result<Created, Failure> {
         let until = self.lease_until(txn).await?;
-        let Inner { kind, steps, owner, .. } = &*self.0;
+        let Inner { definition, steps, owner, .. } = &*self.0;
         let first = steps.first().map_or("", |step| step.key);
-        Ok(Created(Box::new(journal::create(txn, kind, first, new, owner, until).await?)))
+        Ok(Created(Box::new(journal::create(txn, definition, first, new, owner, until).await?)))
     }
 
     /// Begins with a saga at once; after the commit of its transaction.
@@ -174,8 +137,8 @@ impl Runner {
         why: &Why,
         reach: Reach,
     ) -> Result<Turned, Failure> {
-        let Inner { store, kind, kinds, owner, .. } = &*self.0;
-        let Some(held) = journal::find(store, txn, kind, key).await? else {
+        let Inner { store, definition, kinds, owner, .. } = &*self.0;
+        let Some(held) = journal::find(store, txn, definition, key).await? else {
             return Ok(Turned::Unknown);
         };
         let ended = matches!(held.state, State::Compensating | State::Compensated);
@@ -200,7 +163,7 @@ impl Runner {
     /// [`Failure`] of the database.
     pub async fn wake(&self, txn: &Txn, key: &str) -> Result<(), Failure> {
         let now = self.0.store.now_micros(txn).await?;
-        journal::wake(txn, self.0.kind, key, now).await
+        journal::wake(txn, self.0.definition.kind, key, now).await
     }
 
     /// Looks for what is due now, not at the next poll.
@@ -211,10 +174,17 @@ impl Runner {
     /// Works until the process leaves; then finishes the steps under way and gives leases back.
     ///
     /// # Errors
-    /// It runs already.
+    /// It runs already; or there are sagas of this kind that follow another list of steps.
     pub async fn run(self, draining: Draining) -> anyhow::Result<()> {
+        let Definition { kind, steps } = &self.0.definition;
         let inbox = self.0.inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut inbox = inbox.ok_or_else(|| anyhow::anyhow!("{} runs already", self.0.kind))?;
+        let mut inbox = inbox.ok_or_else(|| anyhow::anyhow!("{kind} runs already"))?;
+        if let Some(other) = journal::stranger(self.0.store.reader(), &self.0.definition).await? {
+            anyhow::bail!(
+                "a saga of kind {kind} has the steps `{other}`, this release has `{steps}`: \
+                 finish it with the release that made it, and give a changed list a new name"
+            );
+        }
         let mut waiting = VecDeque::new();
         let mut work = JoinSet::new();
         let mut poll = tokio::time::interval(self.0.settings.poll);
@@ -258,296 +228,33 @@ impl Runner {
             return Vec::new();
         };
         let runner = self.clone();
-        let claimed = self.0.store.transaction(move |txn| {
-            let runner = runner.clone();
-            Box::pin(async move {
-                let Inner { store, kind, owner, .. } = &*runner.0;
-                journal::claim(store, txn, kind, owner, lease, limit).await
-            })
-        });
+        let claimed = async {
+            let Inner { store, definition, .. } = &*self.0;
+            // Mostly nothing is due: to see that needs no turn of the one writer.
+            if !journal::is_due(store, definition).await? {
+                return Ok(Vec::new());
+            }
+            let claimed = store.transaction(move |txn| {
+                let runner = runner.clone();
+                Box::pin(async move {
+                    let Inner { store, definition, owner, .. } = &*runner.0;
+                    journal::claim(store, txn, definition, owner, lease, limit).await
+                })
+            });
+            claimed.await
+        };
         match claimed.await {
             Ok(claimed) => claimed,
             Err(failure) => {
+                let failure: Failure = failure;
                 let error = crate::status::with_causes(&failure);
-                tracing::warn!(error, saga.kind = self.0.kind, "sagas that are due stay undone");
+                tracing::warn!(
+                    error,
+                    saga.kind = self.0.definition.kind,
+                    "sagas that are due stay undone"
+                );
                 Vec::new()
             }
-        }
-    }
-
-    /// Does step after step, until there is nothing to do now or the saga is another's.
-    async fn drive(self, mut held: Held, draining: Draining) {
-        loop {
-            let outcome = tokio::select! {
-                biased;
-                () = self.lose(&held) => return,
-                outcome = self.call(&held) => outcome,
-            };
-            let (heard, mut writing, note) = self.heard(&held, outcome);
-            let spread = fastrand::f64();
-            let next =
-                self.position(&held).next(heard.clone(), clock::now(), &self.0.settings, spread);
-            if let Next::Again { after, attempts } = next
-                && after <= SHORT
-                && !draining.is_draining()
-            {
-                tracing::debug!(saga.key = held.key, reason = note, attempts, "again");
-                held.attempts = attempts;
-                tokio::select! {
-                    () = draining.begun() => {}
-                    () = tokio::time::sleep(after) => {}
-                }
-                continue;
-            }
-            let goes_on = self.follow(&held, &heard, next, note, &mut writing);
-            match self.record(&held, writing.clone()).await {
-                Ok(()) if !goes_on => return,
-                Ok(()) => held = advanced(held, writing.entry),
-                Err(problem) => match self.again(&held, &problem).await {
-                    Some(as_it_is) => held = as_it_is,
-                    None => return,
-                },
-            }
-            if draining.is_draining() {
-                return self.give_back(&held).await;
-            }
-        }
-    }
-
-    /// Calls the step function that is intended.
-    async fn call(&self, held: &Held) -> Outcome {
-        let Some(step) = self.0.steps.get(held.step) else {
-            return Outcome::no("UNKNOWN_STEP", format!("there is no step {}", held.step));
-        };
-        let act = match held.way() {
-            Way::Forward => Some(&step.act),
-            Way::Back => step.undo.as_ref(),
-        };
-        let Some(act) = act else { return Outcome::done() };
-        let timeout = self.0.settings.step_timeout;
-        let call = act(self.describe(held));
-        match ctx::background("saga step", timeout, held.traceparent.as_deref(), call).await {
-            Ok(outcome) => outcome,
-            Err(late) => Outcome::Unsure { why: late.to_string() },
-        }
-    }
-
-    /// Resolves when the lease is another's; renews it until then.
-    async fn lose(&self, held: &Held) {
-        loop {
-            tokio::time::sleep(self.0.settings.lease / 3).await;
-            let (runner, id, fence) = (self.clone(), held.id.clone(), held.fence);
-            let renewed = self.0.store.transaction(move |txn| {
-                let (runner, id) = (runner.clone(), id.clone());
-                Box::pin(async move {
-                    let until = runner.lease_until(txn).await?;
-                    journal::renew(txn, &id, fence, until).await
-                })
-            });
-            match renewed.await {
-                Ok(true) => {}
-                Ok(false) => return,
-                // The step goes on: what it does is recorded under the fence, or not at all.
-                Err(failure) => {
-                    let error = crate::status::with_causes(&failure);
-                    tracing::warn!(error, saga.key = held.key, "a lease was not renewed");
-                }
-            }
-        }
-    }
-
-    /// Takes an outcome apart: what it says, what is written with it, what is told of it.
-    fn heard(&self, held: &Held, outcome: Outcome) -> (Heard, Writing, String) {
-        let mut writing = Writing {
-            entry: Entry {
-                ended: None,
-                intent: None,
-                state: match held.way() {
-                    Way::Forward => State::Running,
-                    Way::Back => State::Compensating,
-                },
-                step: held.step,
-                attempts: 0,
-                why: held.why.clone(),
-                last_error: None,
-                next_run_at: 0,
-                lease: None,
-            },
-            when: When::Now,
-            keep: false,
-            effect: None,
-        };
-        let key = self.0.steps.get(held.step).map_or("", |step| step.key);
-        let mut ended = |state, reply| writing.entry.ended = Some((key, held.way(), state, reply));
-        let (heard, note) = match outcome {
-            Outcome::Done { reply, effect } => {
-                ended(StepState::Ok, reply);
-                writing.effect = effect;
-                (Heard::Done, String::new())
-            }
-            Outcome::No { why, alert } => {
-                ended(StepState::Failed, Vec::new());
-                let note = format!("{}: {}", why.reason, why.message);
-                if alert {
-                    tracing::warn!(saga.key = held.key, step = key, reason = note, "unexpected no");
-                }
-                (Heard::No(why), note)
-            }
-            Outcome::NotSent { why } => (Heard::NotSent, why),
-            Outcome::Unsure { why } => (Heard::Unsure, why),
-            Outcome::Wait { until, why, effect } => {
-                writing.effect = effect;
-                (Heard::Wait(until), why)
-            }
-        };
-        (heard, writing, note)
-    }
-
-    /// Fills in what is written for `next`. Says whether the saga goes on at once.
-    fn follow(
-        &self,
-        held: &Held,
-        heard: &Heard,
-        next: Next,
-        note: String,
-        writing: &mut Writing,
-    ) -> bool {
-        let key = |step: usize| self.0.steps.get(step).map_or("", |step| step.key);
-        let entry = &mut writing.entry;
-        match next {
-            Next::Step(step) => {
-                entry.intent = Some((key(step), Way::Forward, Uuid::new_v4()));
-                entry.step = step;
-            }
-            Next::Undo(step) => {
-                entry.intent = Some((key(step), Way::Back, Uuid::new_v4()));
-                entry.step = step;
-            }
-            Next::TurnRound(undo, why) => {
-                tracing::info!(saga.key = held.key, reason = why.reason, "{} is undone", held.key);
-                // Whatever came too late for the pivot is not written.
-                writing.effect = None;
-                let state = if matches!(heard, Heard::No(_)) {
-                    StepState::Failed
-                } else {
-                    StepState::Unknown
-                };
-                entry.ended = Some((key(held.step), Way::Forward, state, Vec::new()));
-                entry.why = Some(why);
-                entry.state = State::Compensating;
-                match undo {
-                    Some(step) => {
-                        entry.intent = Some((key(step), Way::Back, Uuid::new_v4()));
-                        entry.step = step;
-                    }
-                    None => return self.ends(held, writing, State::Compensated),
-                }
-            }
-            Next::Finish => return self.ends(held, writing, State::Done),
-            Next::Compensated => return self.ends(held, writing, State::Compensated),
-            Next::Again { after, attempts } => {
-                entry.attempts = attempts;
-                entry.last_error = Some(note);
-                writing.when = When::After(after);
-                return false;
-            }
-            Next::Wait(until) => {
-                entry.attempts = held.attempts;
-                entry.last_error = Some(note);
-                writing.when = When::At(until);
-                return false;
-            }
-            Next::Stuck => {
-                tracing::error!(
-                    saga.key = held.key,
-                    step = key(held.step),
-                    reason = note,
-                    "{} is stuck: somebody has to look",
-                    held.key
-                );
-                // Intended still: it is tried again now and then.
-                entry.ended = None;
-                entry.state = State::Stuck;
-                entry.attempts = held.attempts;
-                entry.last_error = Some(note);
-                writing.when = When::After(self.0.settings.stuck_retry);
-                return false;
-            }
-        }
-        writing.keep = true;
-        true
-    }
-
-    /// The last record of a saga; an undone one ends with its own effect.
-    fn ends(&self, held: &Held, writing: &mut Writing, state: State) -> bool {
-        writing.entry.state = state;
-        if state == State::Compensated
-            && let Some(why) = &writing.entry.why
-        {
-            writing.effect = (self.0.end)(self.describe(held), why);
-        }
-        false
-    }
-
-    /// Writes the effect and the record of a step: both, or neither.
-    async fn record(&self, held: &Held, writing: Writing) -> Result<(), NotRecorded> {
-        let (runner, held) = (self.clone(), held.clone());
-        let traceparent = held.traceparent.clone();
-        let recorded = self.0.store.transaction(move |txn| {
-            let (runner, held, writing) = (runner.clone(), held.clone(), writing.clone());
-            Box::pin(async move { runner.write(txn, &held, writing).await })
-        });
-        match ctx::background("saga record", RECORD, traceparent.as_deref(), recorded).await {
-            Ok(recorded) => recorded,
-            // It may have been written: what is there says so.
-            Err(_late) => Err(NotRecorded::Lost),
-        }
-    }
-
-    async fn write(&self, txn: &Txn, held: &Held, writing: Writing) -> Result<(), NotRecorded> {
-        let Writing { mut entry, when, keep, effect } = writing;
-        if let Some(effect) = effect {
-            // First the row it speaks of, then the saga: the order in which a cancellation locks.
-            (effect.0)(txn).await?;
-        }
-        let now = self.0.store.now_micros(txn).await?;
-        entry.next_run_at = match when {
-            When::Now => now,
-            When::After(after) => {
-                now.saturating_add(i64::try_from(after.as_micros()).unwrap_or(i64::MAX))
-            }
-            When::At(at) => micros(at),
-        };
-        entry.lease = if keep { Some(self.lease_until(txn).await?) } else { None };
-        if journal::record(txn, held, &entry).await? { Ok(()) } else { Err(NotRecorded::Lost) }
-    }
-
-    /// The saga as it is, after a step of it was not recorded; `None` if it is another's.
-    async fn again(&self, held: &Held, problem: &NotRecorded) -> Option<Held> {
-        let reason = crate::status::with_causes(problem);
-        tracing::debug!(saga.key = held.key, reason, "a step was not recorded");
-        tokio::time::sleep(self.0.settings.backoff_first.mul_f64(fastrand::f64())).await;
-        match journal::held(self.0.store.reader(), &held.id, held.fence).await {
-            Ok(as_it_is) => as_it_is.filter(|held| {
-                matches!(held.state, State::Running | State::Compensating | State::Stuck)
-            }),
-            Err(failure) => {
-                let error = crate::status::with_causes(&failure);
-                tracing::warn!(error, saga.key = held.key, "left until its lease expires");
-                None
-            }
-        }
-    }
-
-    async fn give_back(&self, held: &Held) {
-        let (id, fence) = (held.id.clone(), held.fence);
-        let given = self.0.store.transaction(move |txn| {
-            let id = id.clone();
-            Box::pin(async move { journal::give_back(txn, &id, fence).await })
-        });
-        if let Err(failure) = given.await {
-            let error = crate::status::with_causes(&failure);
-            tracing::warn!(error, saga.key = held.key, "a lease was not given back");
         }
     }
 
@@ -556,67 +263,11 @@ impl Runner {
         let lease = i64::try_from(self.0.settings.lease.as_micros()).unwrap_or(i64::MAX);
         Ok(now.saturating_add(lease))
     }
-
-    fn position(&self, held: &Held) -> Position<'_> {
-        Position {
-            steps: &self.0.kinds,
-            step: held.step,
-            way: held.way(),
-            attempts: held.attempts,
-            deadline: held.deadline,
-        }
-    }
-
-    fn describe(&self, held: &Held) -> Run {
-        Run {
-            key: held.key.clone(),
-            data: held.data.clone(),
-            command: Command {
-                saga: held.id.clone(),
-                step_key: self.0.steps.get(held.step).map_or("", |step| step.key).to_owned(),
-                command_id: held.command_id,
-                fence: held.fence,
-            },
-            attempt: held.attempts + 1,
-            deadline: held.deadline,
-            replies: Arc::new(held.replies.clone()),
-        }
-    }
 }
 
 impl fmt::Debug for Runner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Runner").field(&self.0.kind).finish()
-    }
-}
-
-// === impl NotRecorded ===
-
-impl TxnError for NotRecorded {
-    fn failure(&self) -> Option<&Failure> {
-        match self {
-            Self::Lost => None,
-            Self::Stale(stale) => stale.failure(),
-            Self::Failed(failure) => Some(failure),
-        }
-    }
-}
-
-/// The saga after its step was recorded: what the database has, without asking it.
-fn advanced(mut held: Held, entry: Entry) -> Held {
-    if let Some((key, Way::Forward, StepState::Ok, reply)) = entry.ended {
-        held.replies.insert(key.to_owned(), reply);
-    }
-    if let Some((_, _, command_id)) = entry.intent {
-        held.command_id = command_id;
-    }
-    Held {
-        state: entry.state,
-        step: entry.step,
-        attempts: entry.attempts,
-        why: entry.why,
-        revision: held.revision + 1,
-        ..held
+        f.debug_tuple("Runner").field(&self.0.definition.kind).finish()
     }
 }
 

@@ -1,6 +1,9 @@
 //! The engine on real databases: what is kept, who may write, what a crash leaves.
 
-use std::sync::Mutex;
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 use sea_orm::FromQueryResult;
 use tokio::sync::Notify;
@@ -43,6 +46,13 @@ on_both! {
     a_saga_that_is_not_at_its_pivot_in_time_is_undone
     a_saga_that_is_turned_round_undoes_what_was_under_way
     a_saga_past_its_pivot_is_turned_round_only_on_request
+    what_comes_too_late_is_not_begun
+    a_lease_is_kept_while_a_step_is_tried_again_and_again
+    a_draining_process_gives_its_sagas_to_another
+    an_undo_that_stays_unknown_waits_for_a_person_and_is_tried_all_the_same
+    a_no_behind_the_pivot_waits_for_a_person_and_is_tried_all_the_same
+    an_effect_that_finds_another_row_than_was_read_has_its_step_called_again
+    a_process_with_another_list_of_steps_refuses_to_start
 }
 
 fn migrations() -> Vec<Box<dyn sea_orm_migration::MigrationTrait>> {
@@ -115,6 +125,7 @@ fn effect(what: impl Into<String>) -> Effect {
 
 fn quick() -> Settings {
     Settings {
+        stuck_retry: Duration::from_millis(20),
         lease: Duration::from_millis(600),
         poll: Duration::from_millis(20),
         backoff_first: Duration::from_millis(2),
@@ -130,10 +141,14 @@ struct Process {
     work: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
 
-#[expect(clippy::disallowed_methods, reason = "a process of its own in a test")]
 fn process(db: &TestDb, peer: &Peer) -> Process {
+    process_with(db, peer, quick())
+}
+
+#[expect(clippy::disallowed_methods, reason = "a process of its own in a test")]
+fn process_with(db: &TestDb, peer: &Peer, settings: Settings) -> Process {
     let peer = peer.clone();
-    let runner = Runner::new(db.store.clone(), sample(), quick(), move |run| Sample {
+    let runner = Runner::new(db.store.clone(), sample(), settings, move |run| Sample {
         peer: peer.clone(),
         run,
     });
@@ -200,7 +215,8 @@ async fn effects(db: &TestDb) -> Vec<String> {
 
 async fn steps_are_done_in_order_with_one_commit_each(db: TestDb) {
     let peer = Peer::new(|what, _| Outcome::done().with(effect(what)));
-    let process = process(&db, &peer);
+    // No renewal of the lease comes between.
+    let process = process_with(&db, &peer, Settings { lease: HOUR, ..quick() });
     let before = db.store.stats().transactions;
     let created = process.create(&db.store, HOUR).await;
     process.runner.start(created);
@@ -208,8 +224,14 @@ async fn steps_are_done_in_order_with_one_commit_each(db: TestDb) {
     assert_eq!(peer.asked(), ["hold", "pay", "confirm", "ship"]);
     assert_eq!(effects(&db).await, ["hold", "pay", "confirm", "ship"]);
     assert!(done.steps.iter().all(|step| step.state == StepState::Ok), "{done:?}");
-    // Creation, and one for each step; looking for what is due may have added some.
-    assert!(db.store.stats().transactions >= before + 5);
+    // Creation and one for each step: four up to the pivot. The last may still be counted.
+    let counted = async {
+        while db.store.stats().transactions < before + 5 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), counted).await.expect("five");
+    assert_eq!(db.store.stats().transactions, before + 5);
 }
 
 async fn a_no_undoes_what_was_done_the_last_first_and_ends_with_its_effect(db: TestDb) {
@@ -365,4 +387,152 @@ async fn a_saga_past_its_pivot_is_turned_round_only_on_request(db: TestDb) {
     process.runner.start(turned);
     comes_to(&db, State::Compensated).await;
     assert_eq!(peer.asked()[4..], ["unpay", "unhold"]);
+}
+
+async fn what_comes_too_late_is_not_begun(db: TestDb) {
+    let peer = Peer::new(|_, _| Outcome::done());
+    let process = process(&db, &peer);
+    let created = process.create(&db.store, Duration::ZERO).await;
+    process.runner.start(created);
+    comes_to(&db, State::Compensated).await;
+    // It was intended: whether another process began it is not known.
+    assert_eq!(peer.asked(), ["unhold"]);
+    assert_eq!(effects(&db).await, ["ended TIMED_OUT"]);
+}
+
+/// Each try is short, and no record renews the lease between them.
+async fn a_lease_is_kept_while_a_step_is_tried_again_and_again(db: TestDb) {
+    let peer = Peer::new(|_, _| Outcome::Unsure { why: "no answer".to_owned() });
+    let process = process(&db, &peer);
+    let created = process.create(&db.store, HOUR).await;
+    let first = lease(&db).await;
+    process.runner.start(created);
+    let renewed = async {
+        loop {
+            let now = lease(&db).await;
+            if now.lease_until > first.lease_until {
+                return now;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let renewed = tokio::time::timeout(Duration::from_secs(20), renewed).await.expect("renewed");
+    assert_eq!((renewed.revision, renewed.fence), (first.revision, first.fence));
+    assert!(peer.asked().len() > 1);
+}
+
+async fn a_draining_process_gives_its_sagas_to_another(db: TestDb) {
+    let hangs = Peer::new(|what, _| match what {
+        "pay" => Outcome::Unsure { why: "no answer".to_owned() },
+        _ => Outcome::done(),
+    });
+    // The test would not see the end of this lease.
+    let leaves = process_with(&db, &hangs, Settings { lease: HOUR, ..quick() });
+    let created = leaves.create(&db.store, HOUR).await;
+    leaves.runner.start(created);
+    while hangs.commands("pay").is_empty() {
+        tokio::task::yield_now().await;
+    }
+    leaves.draining.begin();
+    leaves.work.await.expect("no panic").expect("ends");
+    let peer = Peer::new(|_, _| Outcome::done());
+    let _other = process(&db, &peer);
+    comes_to(&db, State::Done).await;
+    assert_eq!(peer.commands("pay")[0], hangs.commands("pay")[0]);
+}
+
+async fn an_undo_that_stays_unknown_waits_for_a_person_and_is_tried_all_the_same(db: TestDb) {
+    let mended = Arc::new(AtomicBool::new(false));
+    let peer = {
+        let mended = Arc::clone(&mended);
+        Peer::new(move |what, _| match what {
+            "pay" => Outcome::no("DECLINED", "no money"),
+            "unhold" if !mended.load(Ordering::Relaxed) => {
+                Outcome::Unsure { why: "no answer".to_owned() }
+            }
+            _ => Outcome::done(),
+        })
+    };
+    let process = process(&db, &peer);
+    let created = process.create(&db.store, HOUR).await;
+    process.runner.start(created);
+    let stuck = comes_to(&db, State::Stuck).await;
+    assert_eq!(stuck.last_error.as_deref(), Some("no answer"));
+    let commands = peer.commands("unhold");
+    assert!(commands.len() >= 10, "{}", commands.len());
+    assert_eq!(effects(&db).await, Vec::<String>::new(), "not ended before all is undone");
+    mended.store(true, Ordering::Relaxed);
+    comes_to(&db, State::Compensated).await;
+    assert_eq!(peer.commands("unhold").last(), commands.first(), "the same command");
+    assert_eq!(effects(&db).await, ["ended DECLINED"]);
+}
+
+async fn a_no_behind_the_pivot_waits_for_a_person_and_is_tried_all_the_same(db: TestDb) {
+    let mended = Arc::new(AtomicBool::new(false));
+    let peer = {
+        let mended = Arc::clone(&mended);
+        Peer::new(move |what, _| match what {
+            "ship" if !mended.load(Ordering::Relaxed) => Outcome::no("NO_ADDRESS", "nowhere"),
+            _ => Outcome::done(),
+        })
+    };
+    let process = process(&db, &peer);
+    let created = process.create(&db.store, HOUR).await;
+    process.runner.start(created);
+    let stuck = comes_to(&db, State::Stuck).await;
+    assert_eq!((stuck.why, stuck.last_error.as_deref()), (None, Some("NO_ADDRESS: nowhere")));
+    mended.store(true, Ordering::Relaxed);
+    comes_to(&db, State::Done).await;
+    assert!(!peer.asked().contains(&"unpay".to_owned()));
+}
+
+async fn an_effect_that_finds_another_row_than_was_read_has_its_step_called_again(db: TestDb) {
+    let peer = Peer::new(|what, times| match (what, times) {
+        ("confirm", 1 | 2) => Outcome::done().with(Effect::new(|txn| {
+            Box::pin(async move {
+                let sql = "INSERT INTO effect (what) VALUES ('never')";
+                execute(txn, "have an effect", sql, vec![]).await?;
+                Err(Stale::Changed)
+            })
+        })),
+        ("confirm", _) => Outcome::done().with(effect("confirmed")),
+        _ => Outcome::done(),
+    });
+    let process = process(&db, &peer);
+    let created = process.create(&db.store, HOUR).await;
+    process.runner.start(created);
+    comes_to(&db, State::Done).await;
+    assert_eq!(effects(&db).await, ["confirmed"]);
+    let commands = peer.commands("confirm");
+    assert!(commands.len() >= 3 && commands.iter().all(|id| *id == commands[0]), "{commands:?}");
+}
+
+async fn a_process_with_another_list_of_steps_refuses_to_start(db: TestDb) {
+    let peer = Peer::new(|_, _| Outcome::done());
+    let process = process_with(&db, &peer, Settings { lease: HOUR, ..quick() });
+    let _born = process.create(&db.store, HOUR).await;
+    let changed = Saga::<Sample>::named("sample.v1")
+        .pivot("confirm", |on| Box::pin(on.ask("confirm")))
+        .retriable("ship", |on| Box::pin(on.ask("ship")));
+    let runner = Runner::new(db.store.clone(), changed, quick(), move |run| Sample {
+        peer: peer.clone(),
+        run,
+    });
+    let refused = runner.run(Draining::default()).await.expect_err("another list");
+    let text = refused.to_string();
+    assert!(text.contains("`hold pay confirm ship`") && text.contains("`confirm ship`"), "{text}");
+}
+
+#[derive(FromQueryResult)]
+struct Lease {
+    lease_until: i64,
+    revision: i64,
+    fence: i64,
+}
+
+async fn lease(db: &TestDb) -> Lease {
+    let sql = "SELECT lease_until, revision, fence FROM saga";
+    let mut found: Vec<Lease> =
+        rows(db.store.reader(), "read a lease", sql, vec![]).await.expect("reads");
+    found.pop().expect("a saga")
 }

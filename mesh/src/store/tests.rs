@@ -328,3 +328,26 @@ async fn both_databases_have_the_same_tables() {
     assert!(of_sqlite.iter().any(|column| column.table_name == "saga_step"));
     assert_eq!(of_sqlite, columns(&postgres).await);
 }
+
+#[test]
+fn a_database_that_is_away_is_unavailable_and_one_that_says_no_is_internal() {
+    use crate::status::{self, Explain, Explanation, tell};
+    use tonic::Code;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error(transparent)]
+    struct Problem(Failure);
+
+    impl Explain for Problem {
+        const DOMAIN: &'static str = "ordermesh.sample.v1";
+
+        fn explain(&self) -> Explanation {
+            tell(Code::Internal, "INTERNAL")
+        }
+    }
+
+    let told = |source| status::of(&Problem(Failure { doing: "read", source })).code();
+    let timeout = DbErr::ConnectionAcquire(sea_orm::ConnAcquireErr::Timeout);
+    assert_eq!(told(timeout), Code::Unavailable);
+    assert_eq!(told(DbErr::RecordNotInserted), Code::Internal);
+}
