@@ -1,13 +1,14 @@
 //! A process: what it listens on, what it serves, what runs beside, and how it leaves.
 
+mod run;
+mod serve;
+
 use std::{
     collections::HashMap,
     convert::Infallible,
     fmt,
     future::Future,
     net::{SocketAddr, TcpListener},
-    pin::Pin,
-    process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -16,7 +17,6 @@ use anyhow::Context as _;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{body::Body, server::NamedService, service::RoutesBuilder};
 use tower::{Service, util::BoxCloneSyncService};
@@ -24,15 +24,13 @@ use tower::{Service, util::BoxCloneSyncService};
 use crate::{
     Channel,
     auth::{Auth, Keys, Rules, SignIn},
-    clock,
-    config::{Bound, Config, Flavour},
+    config::{Bound, Config},
     registry::{Address, Registry},
-    server::{self, Calls, Listener, Readiness, Wire},
+    server::{self, Listener},
     store, telemetry,
 };
 
-/// After the drain: how long relays, pools and the like may take to close.
-const CLOSE: Duration = Duration::from_secs(4);
+pub use run::run;
 
 type Task = Box<dyn FnOnce(Draining) -> BoxFuture<'static, anyhow::Result<()>> + Send>;
 type Closer = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
@@ -282,119 +280,6 @@ impl App {
         self.tasks.push((name, Box::new(move |draining| Box::pin(task(draining)))));
         self
     }
-
-    /// Serves until `stop` resolves or a task fails, then leaves in order: not ready, wait,
-    /// no new calls, calls finish, tasks finish, databases close.
-    ///
-    /// # Errors
-    /// A task failed, or the contract's descriptors are malformed.
-    pub async fn serve(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<Ended> {
-        let started = clock::instant();
-        let auth = self.auth()?;
-        let checks = std::mem::take(&mut self.checks);
-        let readiness = Readiness::new(self.with_keys_check(checks));
-        let admin = server::admin(readiness.missing(), started);
-        let admin = tower::util::MapResponse::new(admin, |response: Response<axum::body::Body>| {
-            response.map(Body::new)
-        });
-        let wire = if self.edge.is_some() { Wire::Http } else { Wire::Http2 };
-        let service = self.service(auth, &readiness)?;
-
-        let mut tasks = JoinSet::new();
-        for (name, task) in std::mem::take(&mut self.tasks) {
-            let draining = self.draining.clone();
-            tasks.spawn(
-                async move { task(draining).await.with_context(|| format!("{name} failed")) },
-            );
-        }
-        let mut listening = JoinSet::new();
-        listening.spawn(readiness.keep(self.draining.clone()));
-        listening.spawn(Arc::clone(&self.admin).serve(Wire::Http, admin));
-        listening.spawn(Arc::clone(&self.listener).serve(wire, service));
-        tracing::info!(listen = %self.address, "{} listens on {}", self.name, self.address);
-
-        let failed = tokio::select! {
-            () = stop => None,
-            error = failure(&mut tasks) => Some(error),
-        };
-        let ended = self.leave(tasks).await;
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(ended),
-        }
-    }
-
-    /// The phases of a shutdown; see `serve`.
-    async fn leave(self, mut tasks: JoinSet<anyhow::Result<()>>) -> Ended {
-        tracing::info!("leaving");
-        self.draining.begin();
-        tokio::time::sleep(self.config.propagation).await;
-
-        self.listener.leave();
-        self.tracker.close();
-        let drained = async {
-            self.listener.drained().await;
-            self.tracker.wait().await;
-            while let Some(ended) = tasks.join_next().await {
-                if let Ok(Err(error)) = ended {
-                    tracing::warn!(error = format!("{error:#}"), "a task failed while leaving");
-                }
-            }
-        };
-        let in_time = tokio::time::timeout(self.config.drain, drained).await.is_ok();
-        if !in_time {
-            let connections = self.listener.abort().await;
-            tracing::warn!(connections, detached = self.tracker.len(), "cut what took too long");
-        }
-        tasks.shutdown().await;
-        let close = futures_util::future::join_all(self.closers.into_iter().map(|close| close()));
-        let closed = tokio::time::timeout(CLOSE, close).await.is_ok();
-        self.admin.leave();
-        self.admin.abort().await;
-        if in_time && closed { Ended::Drained } else { Ended::Cut }
-    }
-
-    /// Without the issuer's keys nobody can be let in.
-    fn with_keys_check(
-        &mut self,
-        mut checks: Vec<(&'static str, server::Check)>,
-    ) -> Vec<(&'static str, server::Check)> {
-        if self.config.issuer.is_some() {
-            let keys = self.keys.clone();
-            checks.push((
-                "keys",
-                Box::new(move || {
-                    let keys = keys.clone();
-                    Box::pin(async move {
-                        let known = keys.refresh(Duration::from_secs(300)).await;
-                        known.then_some(()).ok_or("the issuer's keys are not known yet".to_owned())
-                    })
-                }),
-            ));
-        }
-        checks
-    }
-
-    fn service(&mut self, auth: Auth, readiness: &Readiness) -> anyhow::Result<Edge> {
-        if let Some(edge) = self.edge.take() {
-            return Ok(edge);
-        }
-        let names = std::mem::take(&mut self.names);
-        let mut routes = std::mem::take(&mut self.routes);
-        for reflection in [Reflection::V1, Reflection::V1Alpha] {
-            reflection.add(self.descriptors, &names, &mut routes)?;
-        }
-        routes.add_service(server::health(names, readiness.ready()));
-        let longest = std::mem::take(&mut self.longest);
-        let calls = Calls::new(
-            routes.routes(),
-            auth,
-            self.config.call_timeout,
-            longest,
-            self.tracker.clone(),
-        );
-        Ok(BoxCloneSyncService::new(calls))
-    }
 }
 
 impl fmt::Debug for App {
@@ -410,114 +295,6 @@ pub enum Ended {
     Drained,
     /// Something took too long and was cut.
     Cut,
-}
-
-/// The two versions of server reflection that clients ask.
-#[derive(Clone, Copy, Debug)]
-enum Reflection {
-    V1,
-    V1Alpha,
-}
-
-// === impl Reflection ===
-
-impl Reflection {
-    fn add(
-        self,
-        descriptors: &'static [u8],
-        names: &[&'static str],
-        routes: &mut RoutesBuilder,
-    ) -> anyhow::Result<()> {
-        let mut builder = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(descriptors)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .with_service_name("grpc.health.v1.Health");
-        for name in names {
-            builder = builder.with_service_name(*name);
-        }
-        let malformed = "the contract's descriptors cannot be reflected";
-        match self {
-            Self::V1 => routes.add_service(builder.build_v1().context(malformed)?),
-            Self::V1Alpha => routes.add_service(builder.build_v1alpha().context(malformed)?),
-        };
-        Ok(())
-    }
-}
-
-/// Reads the settings, sets up telemetry and runtime, and serves what `app` builds until a
-/// signal ends it. Exits 0 if everything finished by itself, 1 if something failed or was cut,
-/// 2 on settings that are wrong; a second signal exits at once.
-pub fn run<C, F, R>(app: F) -> ExitCode
-where
-    C: clap::Parser + AsRef<Config>,
-    F: FnOnce(C) -> R,
-    R: Future<Output = anyhow::Result<App>>,
-{
-    let config = C::parse();
-    let shared = config.as_ref().clone();
-    telemetry::init(C::command().get_name(), &shared);
-    let mut builder = match shared.runtime {
-        Flavour::Current => tokio::runtime::Builder::new_current_thread(),
-        Flavour::Multi => tokio::runtime::Builder::new_multi_thread(),
-    };
-    let served =
-        builder.enable_all().build().context("cannot start the runtime").and_then(|runtime| {
-            let served = runtime.block_on(async {
-                let app = app(config).await?;
-                app.serve(signal()?).await
-            });
-            runtime.shutdown_timeout(Duration::from_secs(1));
-            served
-        });
-    match served {
-        Ok(Ended::Drained) => ExitCode::SUCCESS,
-        Ok(Ended::Cut) => ExitCode::FAILURE,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Resolves at the first signal to end; at the second the process ends there and then.
-fn signal() -> anyhow::Result<Pin<Box<dyn Future<Output = ()> + Send>>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    let (first, told) = tokio::sync::oneshot::channel();
-    #[expect(clippy::disallowed_methods, reason = "waits for signals until the process ends")]
-    tokio::spawn(async move {
-        let mut next = async || {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        };
-        next().await;
-        // Nobody listens any more once the process is leaving for another reason.
-        let _heard = first.send(()).is_ok();
-        next().await;
-        tracing::warn!("second signal: ending at once");
-        std::process::exit(1);
-    });
-    Ok(Box::pin(async move {
-        // An error would mean that the task above is gone; then no signal comes either.
-        if told.await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }))
-}
-
-/// The first failure among the tasks; never, if they all end well.
-async fn failure(tasks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Error {
-    while let Some(ended) = tasks.join_next().await {
-        match ended {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return error,
-            Err(panic) => return anyhow::Error::new(panic).context("a task panicked"),
-        }
-    }
-    std::future::pending().await
 }
 
 fn bind(
