@@ -43,6 +43,14 @@ pub fn from_micros(micros: i64) -> OffsetDateTime {
         .unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
+/// A time as the contract spells it.
+#[must_use]
+pub fn timestamp(at: OffsetDateTime) -> prost_types::Timestamp {
+    // Below a second there are less than 10^9 nanoseconds: always fits.
+    let nanos = i32::try_from(at.nanosecond()).unwrap_or_default();
+    prost_types::Timestamp { seconds: at.unix_timestamp(), nanos }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -34,6 +34,17 @@ pub struct Headers {
     pub correlation_id: String,
 }
 
+// === impl Fact ===
+
+impl Fact {
+    /// What happened, as its message of the contract says it.
+    #[must_use]
+    pub fn of<M: prost::Name>(kind: &'static str, message: &M) -> Self {
+        let data = prost_types::Any { type_url: M::type_url(), value: message.encode_to_vec() };
+        Self { kind, data }
+    }
+}
+
 // === impl Headers ===
 
 impl Headers {

@@ -16,6 +16,27 @@ pub struct Pages {
     secret: [u8; 32],
 }
 
+/// A page that is asked for. Read one row more than `size`, then [`Pages::cut`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The key that the page begins after; empty for the first.
+    pub after: String,
+    /// How many rows.
+    pub size: u64,
+    args: [u8; 32],
+}
+
+/// Why a page cannot be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoPage {
+    /// Of the field `page_size`.
+    #[error(transparent)]
+    Size(#[from] NegativePageSize),
+    /// Of the field `page_token`.
+    #[error(transparent)]
+    Token(#[from] PageTokenMismatch),
+}
+
 /// The token is not one of this list with these arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the page token does not belong to this list with these arguments")]
@@ -43,6 +64,29 @@ impl Pages {
     #[must_use]
     pub fn new(secret: [u8; 32]) -> Self {
         Self { secret }
+    }
+
+    /// Reads what a List request says about its page; `parts` as for [`args`].
+    ///
+    /// # Errors
+    /// [`NoPage`] says which field is wrong.
+    pub fn page(&self, size: i32, token: &str, parts: &[&str]) -> Result<Page, NoPage> {
+        let args = args(parts);
+        let after = match token {
+            "" => String::new(),
+            token => self.open(token, &args)?,
+        };
+        Ok(Page { after, size: self::size(size)?, args })
+    }
+
+    /// Cuts what was read, one row more than asked for, to its page; answers the token of the
+    /// next, empty if there is none.
+    pub fn cut<T>(&self, page: &Page, found: &mut Vec<T>, key: impl Fn(&T) -> String) -> String {
+        if u64::try_from(found.len()).is_ok_and(|found| found <= page.size) {
+            return String::new();
+        }
+        found.pop();
+        found.last().map_or_else(String::new, |last| self.seal(&key(last), &page.args))
     }
 
     /// The token of the page that begins after `last_key`; `args` by [`args`].

@@ -75,3 +75,41 @@ pub fn unreachable() -> anyhow::Result<Channel> {
     let port = bound.listen.local_addr()?.port();
     Ok(channel_to("unreachable", port))
 }
+
+/// No tables beyond mesh's own.
+#[derive(Clone, Copy, Debug)]
+pub struct NoTables;
+
+impl NoTables {
+    /// None.
+    #[must_use]
+    pub fn migrations() -> Vec<Box<dyn sea_orm_migration::MigrationTrait>> {
+        Vec::new()
+    }
+}
+
+/// Each test on SQLite, and the same on PostgreSQL (ignored where there is none): functions that
+/// take a [`TestDb`]. The type that is named first has the function `migrations`.
+///
+/// ```ignore
+/// mesh::on_both_databases! { Store; rows_are_kept rows_are_found }
+/// async fn rows_are_kept(db: TestDb) { … }
+/// ```
+#[macro_export]
+macro_rules! on_both_databases {
+    ($tables:ident; $($name:ident)*) => {
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name($crate::testing::sqlite(super::$tables::migrations()).await).await;
+            })*
+        }
+        mod postgres {
+            $(#[tokio::test]
+            #[ignore = "needs postgres"]
+            async fn $name() {
+                super::$name($crate::testing::postgres(super::$tables::migrations()).await).await;
+            })*
+        }
+    };
+}

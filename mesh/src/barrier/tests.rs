@@ -1,28 +1,10 @@
 //! Commands that come twice, late, or after their own undoing.
 
 use super::*;
-use crate::testing::{self, TestDb};
+use crate::testing::{NoTables, TestDb};
 
-/// One test on SQLite, and the same on PostgreSQL.
-macro_rules! on_both {
-    ($($name:ident)*) => {
-        mod sqlite {
-            $(#[tokio::test]
-            async fn $name() {
-                super::$name(super::testing::sqlite(vec![]).await).await;
-            })*
-        }
-        mod postgres {
-            $(#[tokio::test]
-            #[ignore = "needs postgres"]
-            async fn $name() {
-                super::$name(super::testing::postgres(vec![]).await).await;
-            })*
-        }
-    };
-}
-
-on_both! {
+crate::on_both_databases! {
+    NoTables;
     a_command_that_comes_twice_gets_its_first_answer
     a_command_that_was_undone_before_it_came_is_refused_for_ever
     an_undo_gets_what_the_do_kept_and_its_repeat_its_own_answer

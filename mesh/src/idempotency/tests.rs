@@ -6,36 +6,22 @@ use super::*;
 use crate::{
     status::{self, Explain, Explanation, tell},
     store::{TxnError, execute, row, step},
-    testing::{self, TestDb},
+    testing::TestDb,
 };
 
-/// One test on SQLite, and the same on PostgreSQL.
-macro_rules! on_both {
-    ($($name:ident)*) => {
-        mod sqlite {
-            $(#[tokio::test]
-            async fn $name() {
-                super::$name(super::testing::sqlite(super::migrations()).await).await;
-            })*
-        }
-        mod postgres {
-            $(#[tokio::test]
-            #[ignore = "needs postgres"]
-            async fn $name() {
-                super::$name(super::testing::postgres(super::migrations()).await).await;
-            })*
-        }
-    };
-}
-
-on_both! {
+crate::on_both_databases! {
+    Tables;
     twenty_attempts_at_once_have_one_effect_and_one_answer
     an_id_that_comes_with_another_request_is_refused
     work_that_goes_on_outside_is_in_progress_until_it_is_finished
 }
 
-fn migrations() -> Vec<Box<dyn sea_orm_migration::MigrationTrait>> {
-    vec![step("sample_0001", "CREATE TABLE effect (what TEXT NOT NULL)")]
+struct Tables;
+
+impl Tables {
+    fn migrations() -> Vec<Box<dyn sea_orm_migration::MigrationTrait>> {
+        vec![step("sample_0001", "CREATE TABLE effect (what TEXT NOT NULL)")]
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -14,29 +14,11 @@ use crate::{
     app::Draining,
     clock,
     store::{Store, execute, rows, step},
-    testing::{self, TestDb},
+    testing::TestDb,
 };
 
-/// One test on SQLite, and the same on PostgreSQL.
-macro_rules! on_both {
-    ($($name:ident)*) => {
-        mod sqlite {
-            $(#[tokio::test]
-            async fn $name() {
-                super::$name(super::testing::sqlite(super::migrations()).await).await;
-            })*
-        }
-        mod postgres {
-            $(#[tokio::test]
-            #[ignore = "needs postgres"]
-            async fn $name() {
-                super::$name(super::testing::postgres(super::migrations()).await).await;
-            })*
-        }
-    };
-}
-
-on_both! {
+crate::on_both_databases! {
+    Tables;
     steps_are_done_in_order_with_one_commit_each
     a_no_undoes_what_was_done_the_last_first_and_ends_with_its_effect
     an_unknown_outcome_is_asked_for_again_with_the_same_command
@@ -55,8 +37,12 @@ on_both! {
     a_process_with_another_list_of_steps_refuses_to_start
 }
 
-fn migrations() -> Vec<Box<dyn sea_orm_migration::MigrationTrait>> {
-    vec![step("sample_0001", "CREATE TABLE effect (what TEXT NOT NULL)")]
+struct Tables;
+
+impl Tables {
+    fn migrations() -> Vec<Box<dyn sea_orm_migration::MigrationTrait>> {
+        vec![step("sample_0001", "CREATE TABLE effect (what TEXT NOT NULL)")]
+    }
 }
 
 /// What a participant answers, one after the other; the last for ever.
@@ -292,7 +278,8 @@ async fn a_saga_of_a_dead_process_goes_on_in_another_with_the_same_command(db: T
 
 async fn whoever_lost_the_lease_records_nothing(db: TestDb) {
     let peer = Peer::new(|_, _| Outcome::done().with(effect("too late")));
-    let process = process(&db, &peer);
+    // It does not look at its lease by itself, as a process that was asleep did not.
+    let process = process_with(&db, &peer, Settings { lease: HOUR, ..quick() });
     let created = process.create(&db.store, HOUR).await;
     let sql = "UPDATE saga SET fence = fence + 1, lease_until = lease_until + 3600000000";
     db.store

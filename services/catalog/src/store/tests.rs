@@ -4,7 +4,7 @@ use mesh::{
     clock,
     money::{Currency, Money},
     store,
-    testing::{self, TestDb},
+    testing::TestDb,
 };
 use sea_orm::FromQueryResult;
 use time::Duration;
@@ -12,26 +12,8 @@ use time::Duration;
 use super::*;
 use crate::domain::{Amount, Description, ProductEvent, Sku, Title, VariantEvent};
 
-/// One test on SQLite, and the same on PostgreSQL.
-macro_rules! on_both {
-    ($($name:ident)*) => {
-        mod sqlite {
-            $(#[tokio::test]
-            async fn $name() {
-                super::$name(super::testing::sqlite(super::Store::migrations()).await).await;
-            })*
-        }
-        mod postgres {
-            $(#[tokio::test]
-            #[ignore = "needs postgres"]
-            async fn $name() {
-                super::$name(super::testing::postgres(super::Store::migrations()).await).await;
-            })*
-        }
-    };
-}
-
-on_both! {
+mesh::on_both_databases! {
+    Store;
     a_variant_is_read_with_the_price_that_holds
     the_slower_of_two_writers_is_refused_and_publishes_nothing
     an_id_belongs_to_one_row

@@ -1,7 +1,4 @@
-use mesh::{
-    clock, store,
-    testing::{self, TestDb},
-};
+use mesh::{clock, store, testing::TestDb};
 use sea_orm::FromQueryResult;
 use time::Duration;
 use uuid::Uuid;
@@ -14,26 +11,8 @@ use crate::domain::{
     values::{DisplayName, Email, PasswordHash, Role, Roles},
 };
 
-/// One test on SQLite, and the same on PostgreSQL.
-macro_rules! on_both {
-    ($($name:ident)*) => {
-        mod sqlite {
-            $(#[tokio::test]
-            async fn $name() {
-                super::$name(super::testing::sqlite(super::Store::migrations()).await).await;
-            })*
-        }
-        mod postgres {
-            $(#[tokio::test]
-            #[ignore = "needs postgres"]
-            async fn $name() {
-                super::$name(super::testing::postgres(super::Store::migrations()).await).await;
-            })*
-        }
-    };
-}
-
-on_both! {
+mesh::on_both_databases! {
+    Store;
     an_account_is_read_as_it_was_written
     an_address_and_an_id_belong_to_one_account
     the_slower_of_two_writers_is_refused_and_publishes_nothing
