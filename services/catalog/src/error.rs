@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mesh::{
     idempotency,
-    page::PageTokenMismatch,
+    page::NoPage,
     status::{self, Explain, Explanation, tell},
     store::Failure,
 };
@@ -47,9 +47,9 @@ pub enum Error {
     /// Another call changed it in between.
     #[error("{0} was changed by another call")]
     Changed(String),
-    /// The page token is not of this list.
+    /// There is no such page.
     #[error(transparent)]
-    Page(#[from] PageTokenMismatch),
+    Page(#[from] NoPage),
     /// The `request_id` was used before, and has no answer for this request.
     #[error(transparent)]
     RequestId(#[from] idempotency::Refused),
@@ -106,8 +106,12 @@ impl Explain for Error {
             },
             Self::EtagMismatch(name) => row(Code::Aborted, Reason::EtagMismatch).with("name", name),
             Self::Changed(name) => row(Code::Aborted, Reason::Conflict).with("name", name),
-            Self::Page(mismatch) => row(Code::InvalidArgument, Reason::PageTokenMismatch)
-                .violation("page_token", mismatch.to_string()),
+            Self::Page(NoPage::Size(problem)) => row(Code::InvalidArgument, Reason::FieldViolation)
+                .violation("page_size", problem.to_string()),
+            Self::Page(NoPage::Token(mismatch)) => {
+                row(Code::InvalidArgument, Reason::PageTokenMismatch)
+                    .violation("page_token", mismatch.to_string())
+            }
             Self::RequestId(idempotency::Refused::Reused) => {
                 row(Code::InvalidArgument, Reason::RequestIdReused)
                     .violation("request_id", "came before with another request")

@@ -1,10 +1,7 @@
 //! What is published: each event of the domain as a message of the contract.
 
-use mesh::{money::Money, outbox::Fact};
-use prost::Name;
-use prost_types::Any;
+use mesh::{clock::timestamp, money::Money, outbox::Fact};
 use proto::{catalog::v1 as api, google::r#type::Money as MoneyMessage};
-use time::OffsetDateTime;
 
 use crate::domain::{Price, Product, ProductEvent, Variant, VariantEvent};
 
@@ -14,16 +11,16 @@ pub fn of_product(product: &Product, event: &ProductEvent) -> Fact {
     let (name, title) = (product_name(product), product.title.as_str().to_owned());
     let time = Some(timestamp(product.updated_at));
     match event {
-        ProductEvent::Created => fact(
+        ProductEvent::Created => Fact::of(
             "product.created",
             &api::ProductCreated { product: name, title, create_time: time },
         ),
-        ProductEvent::Updated => fact(
+        ProductEvent::Updated => Fact::of(
             "product.updated",
             &api::ProductUpdated { product: name, title, update_time: time },
         ),
         ProductEvent::Deleted => {
-            fact("product.deleted", &api::ProductDeleted { product: name, delete_time: time })
+            Fact::of("product.deleted", &api::ProductDeleted { product: name, delete_time: time })
         }
     }
 }
@@ -34,7 +31,7 @@ pub fn of_variant(variant: &Variant, active: bool, event: &VariantEvent) -> Fact
     let (name, title) = (variant_name(variant), variant.title.as_str().to_owned());
     let time = Some(timestamp(variant.updated_at));
     match event {
-        VariantEvent::Created(Price { amount, .. }) => fact(
+        VariantEvent::Created(Price { amount, .. }) => Fact::of(
             "product.variant_created",
             &api::VariantCreated {
                 variant: name,
@@ -44,11 +41,11 @@ pub fn of_variant(variant: &Variant, active: bool, event: &VariantEvent) -> Fact
                 create_time: time,
             },
         ),
-        VariantEvent::Updated => fact(
+        VariantEvent::Updated => Fact::of(
             "product.variant_updated",
             &api::VariantUpdated { variant: name, title, active, update_time: time },
         ),
-        VariantEvent::Priced(Price { id, amount, effective_at, .. }) => fact(
+        VariantEvent::Priced(Price { id, amount, effective_at, .. }) => Fact::of(
             "product.price_changed",
             &api::PriceChanged {
                 variant: name,
@@ -78,16 +75,4 @@ pub fn variant_name(variant: &Variant) -> String {
 pub fn money(money: Money) -> MoneyMessage {
     let (units, nanos) = money.parts();
     MoneyMessage { currency_code: money.currency.code().to_owned(), units, nanos }
-}
-
-/// A time as the contract spells it.
-#[must_use]
-pub fn timestamp(at: OffsetDateTime) -> prost_types::Timestamp {
-    // Below a second there are less than 10^9 nanoseconds: always fits.
-    let nanos = i32::try_from(at.nanosecond()).unwrap_or_default();
-    prost_types::Timestamp { seconds: at.unix_timestamp(), nanos }
-}
-
-fn fact<M: Name>(kind: &'static str, message: &M) -> Fact {
-    Fact { kind, data: Any { type_url: M::type_url(), value: message.encode_to_vec() } }
 }

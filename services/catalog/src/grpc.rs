@@ -10,7 +10,7 @@ use mesh::{
     auth::Caller,
     clock,
     idempotency::{Answer, Key},
-    page::{self, Pages},
+    page::Pages,
 };
 use proto::catalog::v1::{self as api, catalog_service_server::CatalogService};
 use time::OffsetDateTime;
@@ -28,13 +28,6 @@ pub struct Catalog {
     pages: Pages,
 }
 
-/// A page that is asked for.
-struct Page {
-    after: String,
-    size: u64,
-    args: [u8; 32],
-}
-
 // === impl Catalog ===
 
 impl Catalog {
@@ -42,26 +35,6 @@ impl Catalog {
     #[must_use]
     pub fn new(store: Store, pages: Pages) -> Self {
         Self { store, pages }
-    }
-
-    /// Reads what a List request says about its page; `args` is what the pages of one list share.
-    fn page(&self, size: i32, token: &str, args: &[&str]) -> Result<Page, Error> {
-        let size = page::size(size).map_err(|negative| Error::malformed("page_size", negative))?;
-        let args = page::args(args);
-        let after = match token {
-            "" => String::new(),
-            token => self.pages.open(token, &args)?,
-        };
-        Ok(Page { after, size, args })
-    }
-
-    /// Cuts what was read, one row more than asked for, to its page; says how to ask for the next.
-    fn cut<T>(&self, page: &Page, found: &mut Vec<T>, key: impl Fn(&T) -> String) -> String {
-        if u64::try_from(found.len()).is_ok_and(|found| found <= page.size) {
-            return String::new();
-        }
-        found.pop();
-        found.last().map_or_else(String::new, |last| self.pages.seal(&key(last), &page.args))
     }
 
     /// The answer that this call was given before.

@@ -1,10 +1,7 @@
 //! What is published: each event of the domain as a message of the contract.
 
-use mesh::outbox::Fact;
-use prost::Name;
-use prost_types::Any;
+use mesh::{clock::timestamp, outbox::Fact};
 use proto::users::v1 as api;
-use time::OffsetDateTime;
 
 use crate::domain::{Event, Field, State, User};
 
@@ -12,7 +9,7 @@ use crate::domain::{Event, Field, State, User};
 #[must_use]
 pub fn published(user: &User, event: &Event) -> Fact {
     match event {
-        Event::Created { at } => fact(
+        Event::Created { at } => Fact::of(
             "user.created",
             &api::UserCreated {
                 user: name(user),
@@ -22,7 +19,7 @@ pub fn published(user: &User, event: &Event) -> Fact {
                 create_time: Some(timestamp(*at)),
             },
         ),
-        Event::Updated { fields, at } => fact(
+        Event::Updated { fields, at } => Fact::of(
             "user.updated",
             &api::UserUpdated {
                 user: name(user),
@@ -39,7 +36,7 @@ pub fn published(user: &User, event: &Event) -> Fact {
                 update_time: Some(timestamp(*at)),
             },
         ),
-        Event::Deleted { at, purge_at } => fact(
+        Event::Deleted { at, purge_at } => Fact::of(
             "user.deleted",
             &api::UserDeleted {
                 user: name(user),
@@ -64,16 +61,4 @@ pub fn state(state: State) -> api::user::State {
         State::Disabled => api::user::State::Disabled,
         State::Deleted => api::user::State::Deleted,
     }
-}
-
-/// A time as the contract spells it.
-#[must_use]
-pub fn timestamp(at: OffsetDateTime) -> prost_types::Timestamp {
-    // Below a second there are less than 10^9 nanoseconds: always fits.
-    let nanos = i32::try_from(at.nanosecond()).unwrap_or_default();
-    prost_types::Timestamp { seconds: at.unix_timestamp(), nanos }
-}
-
-fn fact<M: Name>(kind: &'static str, message: &M) -> Fact {
-    Fact { kind, data: Any { type_url: M::type_url(), value: message.encode_to_vec() } }
 }

@@ -1,11 +1,11 @@
 //! Values of the domain become messages.
 
-use mesh::resource;
+use mesh::{clock::timestamp, resource};
 use proto::catalog::v1 as api;
 
 use crate::{
     domain::{Price, Product, State, Variant},
-    events::{money, product_name, timestamp, variant_name},
+    events::{money, product_name, variant_name},
 };
 
 pub(super) fn product(product: &Product, revision: i64) -> api::Product {

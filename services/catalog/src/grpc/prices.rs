@@ -29,9 +29,9 @@ impl Catalog {
             name => Some(decode::variant("variant", name)?),
         };
         let args = ["ListPrices", &request.variant];
-        let page = self.page(request.page_size, &request.page_token, &args)?;
+        let page = self.pages.page(request.page_size, &request.page_token, &args)?;
         let mut found = self.store.prices(&page.after, sku.as_ref(), page.size + 1).await?;
-        let next_page_token = self.cut(&page, &mut found, |last| last.id.to_string());
+        let next_page_token = self.pages.cut(&page, &mut found, |last| last.id.to_string());
         let prices = found.iter().map(encode::price).collect();
         Ok(api::ListPricesResponse { prices, next_page_token })
     }

@@ -62,10 +62,10 @@ impl Catalog {
     ) -> Result<api::ListProductsResponse, Error> {
         let deleted = if request.show_deleted { "with deleted" } else { "without deleted" };
         let args = ["ListProducts", deleted];
-        let page = self.page(request.page_size, &request.page_token, &args)?;
+        let page = self.pages.page(request.page_size, &request.page_token, &args)?;
         let mut found =
             self.store.products(&page.after, request.show_deleted, page.size + 1).await?;
-        let next_page_token = self.cut(&page, &mut found, |last| last.value.id.to_string());
+        let next_page_token = self.pages.cut(&page, &mut found, |last| last.value.id.to_string());
         let products =
             found.iter().map(|stored| encode::product(&stored.value, stored.revision)).collect();
         Ok(api::ListProductsResponse { products, next_page_token })

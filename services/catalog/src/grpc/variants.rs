@@ -80,10 +80,10 @@ impl Catalog {
             name => Some(decode::product("product", name)?),
         };
         let args = ["ListVariants", &request.product];
-        let page = self.page(request.page_size, &request.page_token, &args)?;
+        let page = self.pages.page(request.page_size, &request.page_token, &args)?;
         let mut found = self.store.variants(&page.after, product, page.size + 1, at).await?;
         let next_page_token =
-            self.cut(&page, &mut found, |last| last.value.variant.sku.as_str().to_owned());
+            self.pages.cut(&page, &mut found, |last| last.value.variant.sku.as_str().to_owned());
         let variants = found.iter().map(encoded).collect();
         Ok(api::ListVariantsResponse { variants, next_page_token })
     }

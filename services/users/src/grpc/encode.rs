@@ -1,11 +1,11 @@
 //! Values of the domain as messages of the contract.
 
-use mesh::{money::Money, resource};
+use mesh::{clock::timestamp, money::Money, resource};
 use proto::{google::r#type::Money as MoneyMessage, users::v1 as api};
 
 use crate::{
     domain::User,
-    events::{name, state, timestamp},
+    events::{name, state},
 };
 
 /// An account without its password.
