@@ -1,0 +1,132 @@
+//! `cargo xtask bench`: figures of a mesh that was built with optimisation, beside a floor of the same run.
+
+use std::fs;
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::processes::{self, TABLE};
+use crate::run_file::Run;
+use crate::site::{self, Site};
+use crate::{os, say, seed, smoke, test, up};
+
+xflags::xflags! {
+    /// Measures the mesh, open loop, against a floor in the same run.
+    ///
+    /// Builds everything with optimisation, starts a mesh of its own in an empty folder on free ports, and
+    /// lets `meshproof` put load on it. Figures of a shared machine swing: read the ratios.
+    ///
+    ///   orders     orders accepted per second, latency of CreateOrder and of CONFIRMED, CPU per order;
+    ///              the floor is one bare program doing the same statements with the same durability
+    ///
+    ///   cargo xtask bench orders
+    ///   cargo xtask bench orders --json      {"bench","ratios":{},"figures":{},"method"}
+    cmd bench {
+        /// Which: orders.
+        required name: String
+        /// Print JSON on stdout, and nothing else there.
+        optional --json
+    }
+}
+
+/// What there is to measure.
+const BENCHES: &[&str] = &["orders"];
+
+/// Units of each SKU that are put in first: more than a run can order.
+const STOCK: i64 = 100_000_000;
+
+pub(crate) fn run(flags: &Bench) -> Result<ExitCode> {
+    if !BENCHES.contains(&flags.name.as_str()) {
+        bail!("there is no bench `{}`: there is {}", flags.name, BENCHES.join(", "));
+    }
+    let root = site::root()?;
+    let site = test::scratch(&root)?;
+    up::build(&site, true)?;
+    say::stage("building the load generator");
+    let build = ["build", "--release", "--locked", "--package", "proof", "--bin", "meshproof"];
+    let built = crate::cargo::cargo(&root).args(build).status().context("cannot run cargo")?;
+    ensure!(built.success(), "the load generator could not be built; cargo said why above");
+    let me = up::copy_self(&site.state.join("xtask"))?;
+    smoke::told(smoke::xtask(&site, &me, &["up", "--detach", "--release", "--no-build"]))
+        .context("the mesh did not start")?;
+    let measured = seed::fill(&site, STOCK).and_then(|()| measure(&site, &flags.name));
+    let ended = smoke::told(smoke::xtask(&site, &me, &["down"]));
+    let figures = measured?;
+    ended.context("the mesh did not end by itself")?;
+    fs::remove_dir_all(&site.state)?;
+    let file = site::target(&root).join(format!("bench-{}.json", flags.name));
+    os::replace_file(&file, &format!("{figures:#}\n"))?;
+    if flags.json {
+        println!("{figures}");
+    } else {
+        print!("{}", readable(&figures));
+        println!("kept in {}", site.shown(&file));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Calls the load generator: progress on its stderr, one JSON object on its stdout.
+///
+/// It is told by flags where everything is, which processes to look at (`name=pid`), whom to order
+/// as, and a folder to work in: on the disk of the databases, since the floor writes there.
+fn measure(site: &Site, name: &str) -> Result<Value> {
+    let run = Run::required(site)?;
+    let pids: Vec<String> = (run.processes.iter())
+        .filter_map(|row| Some(format!("{}={}", row.instance.name, row.pid.as_ref()?.number)))
+        .collect();
+    let orders = processes::named("orders")?;
+    let services = TABLE.iter().filter(|it| it.registered);
+    let registry: Vec<String> =
+        services.map(|it| format!("{}={}", it.name, site.address(it.port))).collect();
+    let work = site.state.join("bench");
+    fs::create_dir_all(&work)?;
+    say::stage(&format!("measuring {name}"));
+    let output = Command::new(processes::bins(site, true).join("meshproof"))
+        .args(["bench", name])
+        .args(["--registry", &format!("static://?{}", registry.join("&"))])
+        .args(["--psp", &format!("http://{}", site.address(processes::PSP_PORT))])
+        .args(["--orders-admin", &format!("http://{}", site.address(orders.admin))])
+        .arg("--orders-database")
+        .arg(site.state.join(format!("{}.db", orders.name)))
+        .arg("--work")
+        .arg(&work)
+        .args(["--pids", &pids.join(",")])
+        .args(["--email", seed::ADA.email, "--password", seed::ADA.password])
+        .current_dir(&site.root)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run meshproof")?;
+    ensure!(output.status.success(), "meshproof failed ({}); it said why above", output.status);
+    let figures: Value =
+        serde_json::from_slice(&output.stdout).context("meshproof did not print JSON")?;
+    for key in ["bench", "ratios", "figures", "method"] {
+        ensure!(!figures[key].is_null(), "meshproof's JSON has no `{key}`");
+    }
+    Ok(figures)
+}
+
+fn readable(figures: &Value) -> String {
+    let mut rows = Vec::new();
+    for part in ["ratios", "figures"] {
+        for (name, value) in figures[part].as_object().into_iter().flatten() {
+            rows.push(vec![part.to_owned(), name.clone(), value.to_string()]);
+        }
+    }
+    let method =
+        figures["method"].as_str().map_or_else(|| figures["method"].to_string(), str::to_owned);
+    format!("{}method: {method}\n", say::table(&rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_printed_beside_their_names() {
+        let figures =
+            serde_json::json!({ "ratios": { "a": 0.5 }, "figures": { "b": 2 }, "method": "m" });
+        assert_eq!(readable(&figures), "  ratios   a  0.5\n  figures  b  2\nmethod: m\n");
+    }
+}

@@ -1,0 +1,292 @@
+//! `cargo xtask up`: builds the mesh, starts it, waits until it is ready, fills it with demo data.
+
+mod greet;
+mod ground;
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc::Sender;
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::logs::Follower;
+use crate::os::Pid;
+use crate::processes::{self, Instance, Process};
+use crate::run_file;
+use crate::site::Site;
+use crate::supervise::{Ending, Event, Policy, Supervisor};
+use crate::{clock, down, os, postgres, say};
+
+xflags::xflags! {
+    /// Builds the mesh, starts every process, waits until all are ready and fills it with demo data.
+    ///
+    /// Needs a Rust toolchain and a C compiler, nothing else: databases are SQLite files. State is kept
+    /// under target/ordermesh, so a second `up` finds the orders of the first. Without --detach it shows
+    /// one merged log and stays; Ctrl-C drains every process (35 s at most), a second Ctrl-C ends them at
+    /// once. A process that dies is started again, five times in a row at most.
+    ///
+    ///   cargo xtask up                            run it here, with its log
+    ///   cargo xtask up --detach                   come back when it is ready
+    ///   cargo xtask up --fresh                    forget every order and start empty
+    ///   cargo xtask up --with postgres --replicas orders=2
+    ///
+    /// To run two meshes beside each other, give the second a folder and a shift of its ports:
+    ///
+    ///   ORDERMESH_STATE=target/second ORDERMESH_PORT_SHIFT=11000 cargo xtask up --detach
+    cmd up {
+        /// Return when the mesh is ready; it runs on until `cargo xtask down`.
+        optional --detach
+        /// Throw the state away first: databases, secrets, logs.
+        optional --fresh
+        /// Build with optimisation: slower to build, faster to run.
+        optional --release
+        /// Real components instead of the embedded defaults, separated by commas. Known: postgres.
+        optional --with components: String
+        /// Copies of a service, as SERVICE=N. Replica k listens on port + 100 k. Needs --with postgres.
+        repeated --replicas count: String
+        /// Leave a process that dies where it fell.
+        optional --no-restart
+        /// Print the addresses as JSON on stdout, as `status --json` does.
+        optional --json
+        /// Start the binaries as they were built last.
+        optional --no-build
+    }
+}
+
+/// Components that a later version will know how to start.
+const LATER: &[&str] = &["consul", "rabbitmq", "kafka", "redis", "jaeger", "prometheus"];
+
+/// Everything that a supervisor needs to know.
+struct Plan {
+    instances: Vec<Instance>,
+    restart: bool,
+    postgres: Option<postgres::Server>,
+}
+
+pub(crate) fn run(flags: &Up) -> Result<ExitCode> {
+    let site = Site::from_env()?;
+    let with_postgres = components(flags.with.as_deref())?;
+    let replicas = processes::replicas(&flags.replicas, with_postgres)?;
+    ground::refuse_a_second(&site)?;
+    if flags.fresh {
+        ground::forget(&site)?;
+    }
+    let bins = processes::bins(&site, flags.release);
+    let draft = processes::instances(&site, &bins, &replicas, &|_| String::new());
+    ground::refuse_taken_ports(&site, &draft)?;
+    if !flags.no_build {
+        build(&site, flags.release)?;
+    }
+    ground::prepare(&site)?;
+    let server = with_postgres.then(|| ground::start_postgres(&site, flags.release)).transpose()?;
+    let url = |process: &Process| match &server {
+        Some(server) => server.url(&ground::database(process)),
+        None => processes::sqlite(&site, process),
+    };
+    let instances = processes::instances(&site, &bins, &replicas, &url);
+    let plan = Plan { instances, restart: !flags.no_restart, postgres: server };
+    if flags.detach {
+        detached(&site, &plan, flags.json)
+    } else {
+        attached(&site, plan, flags.json)
+    }
+}
+
+/// The hidden command behind `up --detach`: supervises until it is told to stop.
+pub(crate) fn supervise(plan: &Path) -> Result<ExitCode> {
+    let site = Site::from_env()?;
+    let text = fs::read_to_string(plan)
+        .context("the plan of this mesh is gone: run `cargo xtask up` again")?;
+    let plan = Plan::from_json(&serde_json::from_str(&text)?);
+    let supervisor =
+        Supervisor::new(&site, Policy::usual(plan.restart), plan.instances, plan.postgres);
+    // The terminal that started us may close: the mesh stays.
+    on_signals(&[SIGTERM, SIGINT], supervisor.sender())?;
+    let mut hangups = Signals::new([SIGHUP]).context("cannot listen for signals")?;
+    thread::spawn(move || hangups.forever().for_each(drop));
+    Ok(code(supervisor.run()?))
+}
+
+/// Checks the names after `--with`; whether PostgreSQL is among them.
+fn components(names: Option<&str>) -> Result<bool> {
+    let mut postgres = false;
+    for name in names.unwrap_or_default().split(',').map(str::trim).filter(|it| !it.is_empty()) {
+        match name {
+            "postgres" => postgres = true,
+            later if LATER.contains(&later) => bail!(
+                "--with {later}: the mesh cannot use {later} yet. Available today: postgres. \
+                 Without it the mesh runs on its embedded defaults"
+            ),
+            other => bail!("--with {other}: there is no such component. Available today: postgres"),
+        }
+    }
+    Ok(postgres)
+}
+
+/// Builds the binaries of the table; cargo shows its own progress.
+pub(crate) fn build(site: &Site, release: bool) -> Result<()> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(&site.root).args(["build", "--locked", "--bins"]);
+    let mut packages: Vec<&str> = processes::TABLE.iter().map(|it| it.package).collect();
+    packages.dedup();
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    if release {
+        command.arg("--release");
+    }
+    say::stage("building (the first time takes some minutes)");
+    let status = command.status().context("cannot run cargo")?;
+    ensure!(
+        status.success(),
+        "the build failed; cargo said why above. If it missed a C compiler: `cargo xtask doctor` names the package"
+    );
+    Ok(())
+}
+
+/// Supervises from here, with the merged log, until Ctrl-C.
+fn attached(site: &Site, plan: Plan, as_json: bool) -> Result<ExitCode> {
+    let supervisor =
+        Supervisor::new(site, Policy::usual(plan.restart), plan.instances, plan.postgres);
+    let stop = supervisor.sender();
+    on_signals(&[SIGTERM, SIGINT, SIGHUP], supervisor.sender())?;
+    let running = thread::spawn(move || supervisor.run());
+    let greeted = greet::wait_until_ready(site, &|| !running.is_finished())
+        .and_then(|()| greet::greet(site, as_json, false));
+    if let Err(error) = greeted {
+        // It may have ended already: then nobody listens.
+        drop(stop.send(Event::Stop));
+        join(running)?;
+        return Err(error);
+    }
+    let mut follower = Follower::new(site, None, 0)?;
+    while !running.is_finished() {
+        follower.poll();
+        clock::nap(100);
+    }
+    follower.poll();
+    Ok(code(join(running)?))
+}
+
+fn join(running: JoinHandle<Result<Ending>>) -> Result<Ending> {
+    match running.join() {
+        Ok(ending) => ending,
+        Err(_panic) => bail!("the supervisor broke: `cargo xtask down` ends what it left"),
+    }
+}
+
+/// Starts a supervisor that outlives us, and waits until the mesh is ready.
+fn detached(site: &Site, plan: &Plan, as_json: bool) -> Result<ExitCode> {
+    let plan_file = site.state.join("plan.json");
+    os::private_file(&plan_file, &format!("{:#}\n", plan.json()))?;
+    // A copy of our own program: cargo can build another while this one supervises.
+    let program = site.state.join("supervisor");
+    let draft = site.state.join("supervisor.draft");
+    copy_self(&draft)?;
+    fs::rename(&draft, &program)?;
+    let words =
+        fs::File::create(site.logs().join("supervisor.out")).context("cannot write a log")?;
+    let mut supervisor = Command::new(&program)
+        .arg("supervise")
+        .arg(&plan_file)
+        .env("CARGO_MANIFEST_DIR", site.root.join("xtask"))
+        .env("ORDERMESH_STATE", &site.state)
+        .env("ORDERMESH_PORT_SHIFT", site.shift.to_string())
+        .current_dir(&site.root)
+        .stdin(Stdio::null())
+        .stdout(words.try_clone()?)
+        .stderr(words)
+        .process_group(0)
+        .spawn()
+        .context("cannot start the supervisor")?;
+    let pid = Pid::of(supervisor.id());
+    let (sender, stopped) = std::sync::mpsc::channel();
+    on_signals(&[SIGTERM, SIGINT], sender)?;
+    let interrupted = std::cell::Cell::new(false);
+    let going = || {
+        interrupted.set(interrupted.get() || stopped.try_recv().is_ok());
+        pid.alive() && !interrupted.get()
+    };
+    let greeted =
+        greet::wait_until_ready(site, &going).and_then(|()| greet::greet(site, as_json, true));
+    if let Err(error) = greeted {
+        down::end(site)?;
+        supervisor.wait()?;
+        return Err(error);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A copy of this program that does not change when cargo builds the next one.
+pub(crate) fn copy_self(to: &Path) -> Result<PathBuf> {
+    let me = std::env::current_exe().context("this program cannot find itself")?;
+    fs::copy(&me, to).with_context(|| format!("cannot copy {}", me.display()))?;
+    Ok(to.to_owned())
+}
+
+fn on_signals(signals: &[i32], sender: Sender<Event>) -> Result<()> {
+    let mut signals = Signals::new(signals).context("cannot listen for signals")?;
+    thread::spawn(move || {
+        for _signal in signals.forever() {
+            if sender.send(Event::Stop).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+fn code(ending: Ending) -> ExitCode {
+    match ending {
+        Ending::Clean => ExitCode::SUCCESS,
+        Ending::Cut => ExitCode::FAILURE,
+    }
+}
+
+// === impl Plan ===
+
+impl Plan {
+    fn json(&self) -> Value {
+        json!({
+            "instances": self.instances.iter().map(run_file::instance_json).collect::<Vec<_>>(),
+            "restart": self.restart,
+            "postgres": self.postgres.as_ref().map(|server| json!({ "port": server.port, "data": server.data })),
+        })
+    }
+
+    fn from_json(value: &Value) -> Self {
+        let port = value["postgres"]["port"].as_u64().and_then(|port| u16::try_from(port).ok());
+        let data = PathBuf::from(value["postgres"]["data"].as_str().unwrap_or_default());
+        Self {
+            instances: value["instances"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(run_file::instance_from)
+                .collect(),
+            restart: value["restart"].as_bool().unwrap_or(true),
+            postgres: port.map(|port| postgres::Server { port, data }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn components_that_do_not_exist_yet_are_refused_by_what_is_available() {
+        assert!(!components(None).unwrap());
+        assert!(components(Some("postgres")).unwrap());
+        for name in ["kafka", "postgres,consul", "oracle"] {
+            let error = components(Some(name)).unwrap_err().to_string();
+            assert!(error.contains("Available today: postgres"), "{error}");
+        }
+    }
+}
