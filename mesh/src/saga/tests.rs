@@ -327,16 +327,22 @@ async fn a_saga_that_waits_is_looked_at_when_it_is_woken(db: TestDb) {
 
 async fn a_saga_that_is_not_at_its_pivot_in_time_is_undone(db: TestDb) {
     let peer = Peer::new(|what, _| match what {
-        "pay" => Outcome::Unsure { why: "no answer".to_owned() },
+        "pay" => Outcome::wait(clock::now() + HOUR * 2, "in doubt").with(effect("asked")),
         _ => Outcome::done(),
     });
     let process = process(&db, &peer);
-    let created = process.create(&db.store, Duration::from_millis(200)).await;
+    let created = process.create(&db.store, HOUR).await;
     process.runner.start(created);
+    while effects(&db).await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    // The deadline that it waits for, at most, passes.
+    let sql = "UPDATE saga SET deadline_at = 0, next_run_at = next_run_at - deadline_at";
+    let passed = db.store.transaction(|txn| Box::pin(execute(txn, "let time pass", sql, vec![])));
+    assert_eq!(passed.await.expect("passed"), 1);
     comes_to(&db, State::Compensated).await;
-    assert_eq!(effects(&db).await, ["ended TIMED_OUT"]);
-    let asked = peer.asked();
-    assert_eq!(asked[asked.len() - 2..], ["unpay", "unhold"]);
+    assert_eq!(peer.asked(), ["hold", "pay", "unpay", "unhold"]);
+    assert_eq!(effects(&db).await, ["asked", "ended TIMED_OUT"]);
 }
 
 async fn a_saga_that_is_turned_round_undoes_what_was_under_way(db: TestDb) {
@@ -390,7 +396,8 @@ async fn what_comes_too_late_is_not_begun(db: TestDb) {
 /// Each try is short, and no record renews the lease between them.
 async fn a_lease_is_kept_while_a_step_is_tried_again_and_again(db: TestDb) {
     let peer = Peer::new(|_, _| Outcome::Unsure { why: "no answer".to_owned() });
-    let process = process(&db, &peer);
+    // Long enough that a busy machine does not let it expire.
+    let process = process_with(&db, &peer, Settings { lease: HOUR / 1_200, ..quick() });
     let created = process.create(&db.store, HOUR).await;
     let first = lease(&db).await;
     process.runner.start(created);
