@@ -16,14 +16,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 /// The password of everybody in these tests.
-const PASSWORD: &str = "correct horse battery staple";
+pub const PASSWORD: &str = "correct horse battery staple";
 /// The limit for anonymous callers is out of the way: all tests come from one address.
 const UNLIMITED: [&str; 1] = ["--rate-limit=/v1/*=off"];
 /// How long anything in a test may take that has no shorter limit of its own.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What one process of the bed is called, and the gRPC service that says it is ready.
-const SERVICES: [(&str, &str); 5] = [
+pub const SERVICES: [(&str, &str); 5] = [
     ("users", "ordermesh.users.v1.UsersService"),
     ("catalog", "ordermesh.catalog.v1.CatalogService"),
     ("inventory", "ordermesh.inventory.v1.InventoryService"),
@@ -76,10 +76,8 @@ impl Bed {
             ports.insert(name, bound.listen.local_addr().expect("a port").port());
             sockets.insert(name, bound);
         }
-        let registry: Vec<String> = SERVICES
-            .iter()
-            .map(|(name, _)| format!("{name}=127.0.0.1:{}", ports[name]))
-            .collect();
+        let registry: Vec<String> =
+            SERVICES.iter().map(|(name, _)| format!("{name}=127.0.0.1:{}", ports[name])).collect();
         let registry = format!("static://?{}", registry.join("&"));
         write_secrets(folder.path());
 
@@ -112,11 +110,15 @@ impl Bed {
             }
             (flags, sockets.remove(name).expect("each process once"))
         };
-        let database =
-            |name: &str| format!("--database-url=sqlite://{}", folder.join(format!("{name}.db")).display());
+        let database = |name: &str| {
+            format!("--database-url=sqlite://{}", folder.join(format!("{name}.db")).display())
+        };
 
         let (own, bound) = flags("psp-simulator", &[database("psp"), "--control".to_owned()]);
-        bed.run(payments::psp::app(config(own, bound, |c: &mut payments::psp::config::Config| &mut c.mesh))).await;
+        bed.run(payments::psp::app(config(own, bound, |c: &mut payments::psp::config::Config| {
+            &mut c.mesh
+        })))
+        .await;
         let secrets = format!("--secrets-dir={}", folder.display());
         let (own, bound) = flags("users", &[database("users"), secrets]);
         bed.run(users::app(config(own, bound, |c: &mut users::Config| &mut c.mesh))).await;
@@ -126,10 +128,12 @@ impl Bed {
         bed.run(inventory::app(config(own, bound, |c: &mut inventory::Config| &mut c.mesh))).await;
         let provider = format!("--provider-url=http://127.0.0.1:{}", bed.ports["psp-simulator"]);
         let (own, bound) = flags("payments", &[database("payments"), provider]);
-        bed.run(payments::app(config(own, bound, |c: &mut payments::config::Config| &mut c.mesh))).await;
+        bed.run(payments::app(config(own, bound, |c: &mut payments::config::Config| &mut c.mesh)))
+            .await;
         let (own, bound) = flags("orders", &[database("orders")]);
         bed.run(orders::app(config(own, bound, |c: &mut orders::Config| &mut c.mesh))).await;
-        let edge = if changes.defaults_at_the_edge { &[][..] } else { &UNLIMITED.map(String::from) };
+        let edge =
+            if changes.defaults_at_the_edge { &[][..] } else { &UNLIMITED.map(String::from) };
         let (own, bound) = flags("gateway", edge);
         bed.run(gateway::app(config(own, bound, |c: &mut gateway::Config| &mut c.mesh))).await;
 
@@ -140,7 +144,6 @@ impl Bed {
         Self { admin, ..bed }
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a process of its own in a test")]
     async fn run(&self, app: impl Future<Output = anyhow::Result<App>>) {
         let app = app.await.expect("the process starts");
         let stop = self.stop.clone();
@@ -155,12 +158,11 @@ impl Bed {
         let watch = async {
             let mut health = HealthClient::new(self.channel(name));
             let request = HealthCheckRequest { service: service.to_owned() };
-            let mut states =
-                mesh::ctx::background("ready", PATIENCE, None, health.watch(request))
-                    .await
-                    .expect("in time")
-                    .expect("health answers")
-                    .into_inner();
+            let mut states = mesh::ctx::background("ready", PATIENCE, None, health.watch(request))
+                .await
+                .expect("in time")
+                .expect("health answers")
+                .into_inner();
             while let Some(state) = states.message().await.expect("health goes on") {
                 if state.status == 1 {
                     return;
@@ -216,7 +218,11 @@ impl Bed {
         if units > 0 {
             let path = format!("/v1/stocks/main~{sku}:adjust");
             let adjusted = self
-                .post(&path, admin, &json!({"delta": units.to_string(), "reason": "ADJUSTMENT_REASON_RECEIVED"}))
+                .post(
+                    &path,
+                    admin,
+                    &json!({"delta": units.to_string(), "reason": "ADJUSTMENT_REASON_RECEIVED"}),
+                )
                 .await;
             assert_eq!(adjusted.status, 200, "{:?}", adjusted.body);
         }
@@ -333,7 +339,10 @@ fn write_secrets(folder: &Path) {
     std::fs::write(folder.join("admin-password"), PASSWORD).expect("a file");
     std::fs::write(folder.join("page-key"), "0f".repeat(32)).expect("a file");
     for (name, _) in SERVICES {
-        std::fs::write(folder.join("clients").join(name), format!("secret-of-{name}-0123456789abcdef"))
-            .expect("a file");
+        std::fs::write(
+            folder.join("clients").join(name),
+            format!("secret-of-{name}-0123456789abcdef"),
+        )
+        .expect("a file");
     }
 }

@@ -13,9 +13,10 @@ use crate::bed::{Bed, Changes};
 async fn a_body_that_is_no_json_is_400_and_a_body_of_ten_megabytes_is_413() {
     let bed = Bed::start().await;
     let (_, token) = bed.customer("ada@example.com").await;
-    for body in ["{", "[1", "{\"order\":}", "nul", "{} {}", "\u{feff}{}", "{'a':1}", "\"", "{\"a\":1,}"] {
-        let reply =
-            bed.send(Method::POST, "/v1/orders", Some(&token), &[], body.into()).await;
+    for body in
+        ["{", "[1", "{\"order\":}", "nul", "{} {}", "\u{feff}{}", "{'a':1}", "\"", "{\"a\":1,}"]
+    {
+        let reply = bed.send(Method::POST, "/v1/orders", Some(&token), &[], body.into()).await;
         assert_eq!(reply.status, 400, "{body:?}: {}", reply.body);
         assert_eq!(reply.detail("ErrorInfo")["domain"], "ordermesh.gateway.v1", "{body:?}");
     }

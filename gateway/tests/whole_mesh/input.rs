@@ -22,6 +22,7 @@ struct Route {
     body: String,
 }
 
+#[expect(clippy::print_stderr, reason = "how much was tried is part of the claim")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_type_in_any_public_field_is_400_and_names_the_field() {
     let bed = Bed::start().await;
@@ -43,6 +44,7 @@ async fn a_wrong_type_in_any_public_field_is_400_and_names_the_field() {
     bed.end().await;
 }
 
+#[expect(clippy::print_stderr, reason = "how much was tried is part of the claim")]
 #[tokio::test(flavor = "multi_thread")]
 async fn an_extreme_value_in_any_public_field_breaks_nothing() {
     let bed = Bed::start().await;
@@ -80,7 +82,7 @@ impl Route {
         let mut uri = self.path.clone();
         let mut body = if self.body.is_empty() { None } else { Some(json!({})) };
         if in_body {
-            let inside = if self.body == "*" { &path[..] } else { &path[1..] };
+            let inside = if self.body == "*" { path } else { &path[1..] };
             body = Some(inside.iter().rev().fold(value.clone(), |inner, field| {
                 let inner = if field.is_list() && field.cardinality_is_walked(path) {
                     json!([inner])
@@ -193,22 +195,20 @@ fn fields(route: &Route) -> Vec<Vec<FieldDescriptor>> {
 }
 
 fn is_output_only(field: &FieldDescriptor) -> bool {
+    // The numbers of `google.api.FieldBehavior`.
+    const OUTPUT_ONLY: i32 = 3;
+    const IDENTIFIER: i32 = 8;
     let options: DynamicMessage = field.options();
-    let Some(behavior) =
-        field.parent_pool().get_extension_by_name("google.api.field_behavior")
+    let Some(behavior) = field.parent_pool().get_extension_by_name("google.api.field_behavior")
     else {
         return false;
     };
-    const OUTPUT_ONLY: i32 = 3;
-    const IDENTIFIER: i32 = 8;
-    match options.get_extension(&behavior).as_ref() {
-        Field::List(values) => values
-            .iter()
-            .any(|value| matches!(value, Field::EnumNumber(OUTPUT_ONLY | IDENTIFIER))),
-        _ => false,
-    }
+    let behaviors = options.get_extension(&behavior);
+    let Field::List(values) = behaviors.as_ref() else { return false };
+    values.iter().any(|value| matches!(value, Field::EnumNumber(OUTPUT_ONLY | IDENTIFIER)))
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is a number")]
 fn wrong_type(field: &FieldDescriptor) -> Option<Value> {
     if field.is_map() {
         return Some(json!("text"));
@@ -223,21 +223,31 @@ fn wrong_type(field: &FieldDescriptor) -> Option<Value> {
     })
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is a number")]
 fn extremes(field: &FieldDescriptor, long: &str) -> Vec<Value> {
     if field.is_map() {
         return vec![json!({}), json!(null)];
     }
     match field.kind() {
-        Kind::String => [long, "", "\u{0}", "../../etc/passwd", "'; DROP TABLE orders; --", "\u{202e}ü😀"]
-            .into_iter()
-            .map(|text| json!(text))
-            .collect(),
+        Kind::String => {
+            [long, "", "\u{0}", "../../etc/passwd", "'; DROP TABLE orders; --", "\u{202e}ü😀"]
+                .into_iter()
+                .map(|text| json!(text))
+                .collect()
+        }
         Kind::Bytes => vec![json!(""), json!("!!!!")],
         Kind::Bool => vec![json!(true), json!(null)],
         Kind::Enum(_) => vec![json!(0), json!(-1), json!(i32::MAX)],
         Kind::Message(_) => vec![json!({}), json!(null), json!([]), json!(0)],
         Kind::Double | Kind::Float => vec![json!(-1), json!(1e308), json!("NaN")],
-        _ => vec![json!(-1), json!(0), json!(i32::MIN), json!(i32::MAX), json!(i64::MIN), json!(u64::MAX)],
+        _ => vec![
+            json!(-1),
+            json!(0),
+            json!(i32::MIN),
+            json!(i32::MAX),
+            json!(i64::MIN),
+            json!(u64::MAX),
+        ],
     }
 }
 

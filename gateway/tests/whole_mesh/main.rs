@@ -1,10 +1,5 @@
 //! The whole mesh in one process: every service, the provider and the gateway, over sockets.
-#![expect(
-    clippy::panic,
-    clippy::expect_used,
-    clippy::unwrap_used,
-    reason = "tests"
-)]
+#![expect(clippy::panic, clippy::expect_used, reason = "tests")]
 
 mod bed;
 mod access;
