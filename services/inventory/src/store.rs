@@ -2,8 +2,8 @@
 //!
 //! A call that changes something is one transaction: it takes its barrier or its `request_id`
 //! first, locks what it is about, has the domain decide, and keeps the answer with the effect. A
-//! refusal is decided before anything is written, so that it can be kept too; what goes wrong
-//! later rolls everything back.
+//! refusal is decided before anything is written, so that a request's can be kept too; a command's
+//! leaves no trace, and what goes wrong later rolls everything back.
 
 mod once;
 mod stocks;

@@ -485,6 +485,27 @@ async fn a_price_that_fell_before_the_pivot_is_agreed_to_and_one_that_rose_ends_
 }
 
 #[tokio::test]
+async fn a_price_that_rose_while_the_customer_was_paying_is_noticed_before_the_pivot() {
+    let place = Place::with(Patience { price_fresh: Duration::from_millis(200), ..PATIENCE }).await;
+    {
+        let mut state = place.shop.state();
+        // Read when it is placed and before it is paid, which takes the customer a second.
+        state.later = Some((2, [("MUG".to_owned(), (1_099, "v2".to_owned()))].into()));
+        state.script.extend([Provider::ActionRequired, Provider::Authorized]);
+    }
+    let placed = place.create(request(mugs())).await.unwrap();
+    let mut order = place.settled(&placed.name).await;
+    while matches!(order.state(), State::ActionRequired | State::Pending) {
+        tokio::task::yield_now().await;
+        order = place.get(&placed.name).await;
+    }
+    assert_eq!(order.state(), State::Rejected);
+    assert_eq!(rejection(&order).0, api::Reason::PriceChanged);
+    assert_eq!(order.payment_state(), api::order::PaymentState::Voided);
+    assert!(place.types(&placed.name).await.contains(&"action_required".to_owned()));
+}
+
+#[tokio::test]
 async fn a_customer_who_agrees_to_less_gets_what_there_is() {
     let place = Place::new().await;
     place.shop.state().stock.insert("MUG".to_owned(), 1);
@@ -505,6 +526,27 @@ async fn a_customer_who_agrees_to_less_gets_what_there_is() {
     let state = place.shop.state();
     assert_eq!(state.stock["MUG"], 0);
     assert_eq!(state.payments[&of(&placed.name, "payments")].amount, euro(999));
+}
+
+#[tokio::test]
+async fn who_takes_less_is_asked_although_it_is_plainly_short() {
+    let place = Place::new().await;
+    place.shop.state().stock.insert("MUG".to_owned(), 1);
+    let policy = api::StockPolicy::PartialWithConsent.into();
+    let placed = place.create(request(api::Order { stock_policy: policy, ..mugs() })).await;
+    let placed = placed.unwrap();
+    let waiting = place.settled(&placed.name).await;
+    assert_eq!(waiting.state(), State::ActionRequired);
+    assert_eq!(waiting.pending_action.unwrap().options[0].quantity, 1);
+
+    // Of nothing there is no part.
+    place.shop.state().stock.insert("MUG".to_owned(), 0);
+    let refused = place.create(request(api::Order { stock_policy: policy, ..mugs() })).await;
+    let rejected = place.settled(&refused.unwrap().name).await;
+    assert_eq!(
+        (rejected.state(), rejection(&rejected).0),
+        (State::Rejected, api::Reason::OutOfStock)
+    );
 }
 
 #[tokio::test]

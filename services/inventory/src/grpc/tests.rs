@@ -46,6 +46,8 @@ on_both! {
     a_repeated_request_is_told_the_same_and_another_one_nothing
     a_release_before_its_hold_bars_it
     a_hold_that_was_refused_leaves_nothing_to_undo
+    a_command_that_was_refused_may_come_again_and_ask_for_less
+    a_hold_that_was_refused_and_undone_does_not_come_again
     every_short_line_is_named
     what_is_promised_cannot_be_adjusted_away
     a_hold_without_a_saga_ends_by_time_and_may_be_taken_again
@@ -300,10 +302,6 @@ async fn a_repeated_command_is_told_the_same_whatever_has_happened_since(shop: S
     let mut request = wanted(&[("MUG", 5)]);
     request.command = saga_step(owner, "hold_stock");
     let held = shop.hold(&request).await.expect("held");
-    let mut late = wanted(&[("MUG", 1)]);
-    late.command = saga_step(clock::id(), "hold_stock");
-    let refused = shop.hold(&late).await.expect_err("nothing is left");
-    assert_eq!(reason(&refused), "OUT_OF_STOCK");
 
     let commit = saga_step(owner, "commit_stock");
     let committed = shop.commit(&held.name, commit.clone()).await.expect("committed");
@@ -313,10 +311,6 @@ async fn a_repeated_command_is_told_the_same_whatever_has_happened_since(shop: S
     assert_eq!(released.state(), api::reservation::State::Released);
     assert_eq!(shop.release(&held.name, release).await.expect("the same"), released);
     assert_eq!(shop.commit(&held.name, commit).await.expect("the same"), committed);
-
-    // There is enough again, but this command was refused.
-    let again = shop.hold(&late).await.expect_err("the same");
-    assert_eq!((again.code(), again.details()), (refused.code(), refused.details()));
     assert_eq!(shop.read("stocks/north~MUG").await.available, 5);
 }
 
@@ -383,6 +377,50 @@ async fn a_hold_that_was_refused_leaves_nothing_to_undo(shop: Shop) {
     let undone = shop.release(&name, saga_step(owner, "hold_stock")).await.expect("nothing");
     assert_eq!(undone.state(), api::reservation::State::Released);
     assert_eq!(shop.read("stocks/north~MUG").await.available, 1);
+}
+
+/// As `AcceptOrderChanges` does: the same step of the same saga, for what there is.
+async fn a_command_that_was_refused_may_come_again_and_ask_for_less(shop: Shop) {
+    shop.stock("north", "MUG", 1).await;
+    let owner = clock::id();
+    let mut request = wanted(&[("MUG", 2)]);
+    request.command = saga_step(owner, "hold_stock");
+    for _ in 0..2 {
+        let short = shop.hold(&request).await.expect_err("short");
+        assert_eq!(reason(&short), "OUT_OF_STOCK");
+    }
+    let mut less = request.clone();
+    less.reservation.get_or_insert_default().lines[0].quantity = 1;
+    let held = shop.hold(&less).await.expect("held");
+    assert_eq!((held.state(), held.lines[0].quantity), (api::reservation::State::Held, 1));
+    assert_eq!(shop.hold(&less).await.expect("the same"), held);
+    assert_eq!(shop.read("stocks/north~MUG").await.held, 1);
+
+    // What follows it can be refused, and come again, too.
+    let commit = saga_step(owner, "commit_stock");
+    shop.at(clock::now() + Duration::hours(25)).await;
+    shop.adjust("north", "MUG", -1).await.expect("nobody holds it");
+    let gone = shop.commit(&held.name, commit.clone()).await.expect_err("gone");
+    assert_eq!(reason(&gone), "RESERVATION_EXPIRED");
+    shop.adjust("north", "MUG", 1).await.expect("found again");
+    let committed = shop.commit(&held.name, commit).await.expect("committed");
+    assert_eq!(committed.state(), api::reservation::State::Committed);
+    shop.release(&held.name, saga_step(owner, "hold_stock")).await.expect("released");
+    assert_eq!(shop.read("stocks/north~MUG").await.available, 1);
+}
+
+async fn a_hold_that_was_refused_and_undone_does_not_come_again(shop: Shop) {
+    shop.stock("north", "MUG", 1).await;
+    let owner = clock::id();
+    let mut request = wanted(&[("MUG", 2)]);
+    request.command = saga_step(owner, "hold_stock");
+    shop.hold(&request).await.expect_err("short");
+    let name = format!("reservations/{}", request.reservation_id);
+    let undone = shop.release(&name, saga_step(owner, "hold_stock")).await.expect("nothing");
+    assert_eq!(undone.state(), api::reservation::State::Released);
+    shop.adjust("north", "MUG", 5).await.expect("enough now");
+    assert_eq!(reason(&shop.hold(&request).await.expect_err("too late")), "UNDONE");
+    assert_eq!(shop.read("stocks/north~MUG").await.held, 0);
 }
 
 async fn every_short_line_is_named(shop: Shop) {

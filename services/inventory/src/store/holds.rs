@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     Call, Store,
-    once::{Once, decoded, encoded, settled},
+    once::{Once, decoded, encoded},
     reservations::{insert, replace_parts, save},
     shelves::{Because, apply},
 };
@@ -40,8 +40,8 @@ impl Store {
     /// Holds stock: every line in full, or nothing.
     ///
     /// # Errors
-    /// The command was undone, the `request_id` was used otherwise, or the database failed. A
-    /// refusal is an answer.
+    /// The command was undone, or a rule refused it: it leaves no trace then and may come again.
+    /// The `request_id` was used otherwise, whose refusal is an answer; or the database failed.
     pub async fn hold(&self, call: Call<Reservation>, ask: Ask) -> Result<Answer, Error> {
         let store = self.clone();
         self.mesh
@@ -110,7 +110,7 @@ impl Store {
     /// come.
     ///
     /// # Errors
-    /// The `request_id` was used otherwise, or the database failed. A refusal is an answer.
+    /// As [`Store::hold`].
     pub async fn release(&self, call: Call<Reservation>, id: Uuid) -> Result<Answer, Error> {
         let store = self.clone();
         self.mesh
@@ -247,7 +247,8 @@ impl Store {
             // What was refused left nothing to reverse.
             Answer::Refusal { .. } => self.barred(txn, call, &command.saga, id).await,
         };
-        let answer = settled(undone.map(|it| (call.tell)(&it)))?;
+        // A refusal had no effect either: the next attempt is looked at anew.
+        let answer = (call.tell)(&undone?);
         barrier::finish_undo(txn, command, &encoded(&answer)).await?;
         Ok(answer)
     }

@@ -73,14 +73,19 @@ impl Once {
         }
     }
 
-    /// The last statement of the transaction: keeps the answer. A refusal is kept as well; what
-    /// may end otherwise next time is passed on, and rolls the transaction back.
+    /// The last statement of the transaction: keeps the answer. A refusal of a request is kept as
+    /// well; one of a command is passed on, and rolls the transaction back: nothing was done, so
+    /// its saga may ask again, for less, and an undo leaves a tombstone. What may end otherwise
+    /// next time is passed on in any case.
     pub(super) async fn end(
         &self,
         txn: &Txn,
         decided: Result<Answer, Error>,
     ) -> Result<Answer, Error> {
-        let answer = settled(decided)?;
+        let answer = match self {
+            Self::Command(_) => decided?,
+            Self::Request(_) | Self::Never => settled(decided)?,
+        };
         match self {
             Self::Command(command) => barrier::finish_do(txn, command, &encoded(&answer)).await?,
             Self::Request(Key { principal, method, request_id, .. }) => {
@@ -93,7 +98,7 @@ impl Once {
 }
 
 /// What was decided, as an answer to keep; or the error, if that is none.
-pub(super) fn settled(decided: Result<Answer, Error>) -> Result<Answer, Error> {
+fn settled(decided: Result<Answer, Error>) -> Result<Answer, Error> {
     match decided {
         Err(error) if error.is_answer() => Answer::refusal(&status::of(&error)).ok_or(error),
         decided => decided,

@@ -16,7 +16,8 @@ use time::OffsetDateTime;
 use super::{Orders, Told, encode, finished, key, parse};
 use crate::{
     domain::{
-        self, Agreement, Draft, Event, Line, Order, Price, Quote, Refusal, Totals, Wanted, price,
+        self, Agreement, Draft, Event, Line, Order, Price, Quote, Refusal, StockPolicy, Totals,
+        Wanted, price,
     },
     error::{Error, Violation},
     events,
@@ -123,7 +124,10 @@ impl Orders {
         };
         // What inventory does not say is left to the reservation, which decides in any case:
         // this only spares a hopeless order its way through the saga.
-        domain::in_stock(&asked.wanted, &stock.unwrap_or_default())?;
+        // Who takes less is asked by the saga.
+        if asked.stock_policy == StockPolicy::AllOrNothing {
+            domain::in_stock(&asked.wanted, &stock.unwrap_or_default())?;
+        }
         let draft = Draft {
             customer,
             customer_email,

@@ -11,6 +11,7 @@ use mesh::{
 use proto::payments::v1::{
     AuthorizePaymentRequest, CreatePaymentRequest, Payment, VoidPaymentRequest, payment::State,
 };
+use time::OffsetDateTime;
 use tonic::Status;
 
 use super::{Fulfilment, Step, amount, growing, merged, name, no, order_name, unsure};
@@ -42,14 +43,12 @@ impl Fulfilment {
             return Ok(Outcome::done());
         }
         let asked_before = order.pending.is_some() || order.payment.attempt != Attempt::Open;
+        let mut priced_at = None;
         if self.run.attempt <= 1 && !asked_before {
             // The last moment at which the customer can agree to another price: from here on
             // money is set aside.
-            if let Some(outcome) = self.drifted(&stored).await? {
-                return Ok(outcome);
-            }
+            priced_at = Some(self.priced(&stored).await?);
         }
-        let priced_at = clock::now();
         if !asked_before {
             let request = create(order, self.command());
             self.peers.payments.clone().create_payment(request.within(CALL)).await?;
@@ -71,7 +70,7 @@ impl Fulfilment {
         &self,
         stored: &Stored,
         payment: &Payment,
-        priced_at: time::OffsetDateTime,
+        priced_at: Option<OffsetDateTime>,
     ) -> Step {
         let (order, at) = (&stored.order, clock::now());
         let patience = self.patience.to_confirm();
@@ -81,7 +80,9 @@ impl Fulfilment {
                 let pay =
                     |order: &mut Order| order.pay(order.payment.authorized(total), patience, at);
                 let effect = self.moved(stored, at, pay)?;
-                let reply = clock::micros(priced_at).to_be_bytes().to_vec();
+                // Without it, prices are read again before the pivot.
+                let reply = priced_at.map(|at| clock::micros(at).to_be_bytes().to_vec());
+                let reply = reply.unwrap_or_default();
                 Ok(Outcome::Done { reply, effect })
             }
             State::ActionRequired => self.customer_must_act(stored, &payment.action_url),
@@ -123,22 +124,20 @@ impl Fulfilment {
         Ok(Outcome::Wait { until, why: why.to_owned(), effect })
     }
 
-    /// Asks the customer if prices moved since the order was placed.
-    async fn drifted(&self, stored: &Stored) -> Result<Option<Outcome>, Outcome> {
-        let order = &stored.order;
+    /// When prices were read last. Asks the customer if they moved since the order was placed.
+    async fn priced(&self, stored: &Stored) -> Result<OffsetDateTime, Outcome> {
+        let (order, at) = (&stored.order, clock::now());
         if order.quoted {
-            return Ok(None);
+            return Ok(at);
         }
         let variants: Vec<&str> = order.lines.iter().map(|line| line.variant.as_str()).collect();
         let prices = match self.peers.prices(&variants).await {
             Ok(prices) => prices,
             // What is not sold any more was sold to this customer.
-            Err(Unpriced::NotForSale(_)) => return Ok(None),
+            Err(Unpriced::NotForSale(_)) => return Ok(at),
             // The prices that it was placed with are fresh enough.
-            Err(Unpriced::Down(_))
-                if clock::now() - order.placed_at < self.patience.price_fresh =>
-            {
-                return Ok(None);
+            Err(Unpriced::Down(_)) if at - order.placed_at < self.patience.price_fresh => {
+                return Ok(order.placed_at);
             }
             Err(Unpriced::Down(status)) => {
                 return Err(Outcome::NotSent { why: status.to_string() });
@@ -146,8 +145,8 @@ impl Fulfilment {
             Err(Unpriced::Nonsense(problem)) => return Err(unsure(&problem)),
         };
         match order.drift(&prices) {
-            Ok(None) => Ok(None),
-            Ok(Some(offer)) => Ok(Some(self.ask(stored, Ask::Price(offer), "prices moved"))),
+            Ok(None) => Ok(at),
+            Ok(Some(offer)) => Err(self.ask(stored, Ask::Price(offer), "prices moved")),
             Err(refusal) => {
                 let why = Why::new("NOT_FULFILLABLE", refusal.to_string());
                 Err(Outcome::No { why, alert: true })

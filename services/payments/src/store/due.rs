@@ -25,7 +25,8 @@ struct DueRow {
 }
 
 impl Store {
-    /// How long until the resolver has something to do, if it has.
+    /// How long until the resolver has something to do, if it has. What another one has taken on
+    /// is its business until the lease is over.
     ///
     /// # Errors
     /// [`Failure`] of the database.
@@ -34,7 +35,8 @@ impl Store {
         struct Next {
             next: Option<i64>,
         }
-        let sql = "SELECT MIN(next_try_at) AS next FROM attempt WHERE next_try_at IS NOT NULL";
+        let sql = "SELECT MIN(CASE WHEN lease_until >= next_try_at THEN lease_until + 1 \
+             ELSE next_try_at END) AS next FROM attempt WHERE next_try_at IS NOT NULL";
         let next: Option<Next> =
             db::row(self.db.reader(), "look for attempts", sql, vec![]).await?;
         let Some(next) = next.and_then(|row| row.next) else { return Ok(None) };

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use mesh::store as db;
 use sea_orm::FromQueryResult;
 
@@ -5,6 +7,7 @@ use crate::harness::{On, World, on_both_databases};
 
 on_both_databases! {
     every_revision_has_its_event
+    what_is_taken_on_is_not_due_before_its_lease_is_over
 }
 
 async fn every_revision_has_its_event(on: On) {
@@ -33,4 +36,17 @@ async fn every_revision_has_its_event(on: On) {
         let revision = world.payment(&order).await.revision;
         assert_eq!(seqs, (1..=revision).collect::<Vec<_>>(), "{token}");
     }
+}
+
+/// Whoever finds something due that another one works on would ask the database without end.
+async fn what_is_taken_on_is_not_due_before_its_lease_is_over(on: On) {
+    let world = World::new(on).await;
+    let (order, _in_doubt) = world.paid("tok_apply_drop").await;
+    assert_eq!(world.store.next_due().await.unwrap(), Some(Duration::ZERO));
+    let lease = Duration::from_secs(30);
+    let taken = world.store.take_due("another process", lease, 64).await.unwrap();
+    assert_eq!(taken.iter().map(|due| due.payment).collect::<Vec<_>>(), [order.id]);
+    let due = world.store.next_due().await.unwrap().unwrap();
+    assert!(due > lease / 2 && due <= lease, "{due:?}");
+    assert_eq!(world.resolver.pass().await.unwrap(), 0);
 }
