@@ -339,6 +339,17 @@ impl Effect {
     {
         Self(Arc::new(write))
     }
+
+    /// Both, this one first.
+    fn then(self, next: Self) -> Self {
+        Self::new(move |txn| {
+            let (first, next) = (Arc::clone(&self.0), Arc::clone(&next.0));
+            Box::pin(async move {
+                first(txn).await?;
+                next(txn).await
+            })
+        })
+    }
 }
 
 impl fmt::Debug for Effect {

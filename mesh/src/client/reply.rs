@@ -42,7 +42,9 @@ pin_project_lite::pin_project! {
 // === impl Watch ===
 
 impl Watch {
-    pub(super) fn response(self, response: Response<Incoming>) -> Response<Body> {
+    pub(super) fn response(self, mut response: Response<Incoming>) -> Response<Body> {
+        // What only this process may say about its own calls is not believed of others.
+        response.headers_mut().remove(status::LOCAL);
         // Trailers-only: the status stands in the head.
         if let Some(code) = code(response.headers()) {
             self.record(code);
@@ -78,7 +80,10 @@ impl http_body::Body for Reply {
             Failure::Deadline
         } else {
             match std::task::ready!(this.inner.poll_frame(cx)) {
-                Some(Ok(frame)) => {
+                Some(Ok(mut frame)) => {
+                    if let Some(trailers) = frame.trailers_mut() {
+                        trailers.remove(status::LOCAL);
+                    }
                     if let Some(code) = frame.trailers_ref().and_then(code)
                         && let Some(watch) = this.watch.take()
                     {

@@ -13,7 +13,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use tokio::{
     sync::{Notify, mpsc},
     task::JoinSet,
@@ -29,6 +29,9 @@ use crate::{
     app::Draining,
     store::{Failure, Store, Txn},
 };
+
+/// New sagas beyond this many times what runs at once wait in the database.
+const QUEUE: usize = 4;
 
 type Call = dyn Fn(Run) -> BoxFuture<'static, Outcome> + Send + Sync;
 type End = dyn Fn(Run, &Why) -> Option<Effect> + Send + Sync;
@@ -46,8 +49,8 @@ struct Inner {
     settings: Settings,
     /// Who holds the leases: this process, in this life.
     owner: String,
-    begun: mpsc::UnboundedSender<Held>,
-    inbox: Mutex<Option<mpsc::UnboundedReceiver<Held>>>,
+    begun: mpsc::Sender<Held>,
+    inbox: Mutex<Option<mpsc::Receiver<Held>>>,
     nudged: Notify,
 }
 
@@ -93,7 +96,7 @@ impl Runner {
             steps.push(Doing { key: step.key, act: call(step.act), undo });
         }
         let (compensated, made) = (saga.compensated, Arc::clone(&make));
-        let (begun, inbox) = mpsc::unbounded_channel();
+        let (begun, inbox) = mpsc::channel(settings.concurrency.saturating_mul(QUEUE).max(1));
         Self(Arc::new(Inner {
             store,
             definition: Definition { kind: saga.kind, steps: keys.join(" ") },
@@ -121,8 +124,11 @@ impl Runner {
 
     /// Begins with a saga at once; after the commit of its transaction.
     pub fn start(&self, created: Created) {
-        // Nobody receives once the process leaves: the lease expires, and another one claims it.
-        let _received = self.0.begun.send(*created.0).is_ok();
+        // The queue is full under a load that cannot be kept up with, and closed once the process
+        // leaves: the lease expires then, and whoever has room claims it.
+        if let Err(not_now) = self.0.begun.try_send(*created.0) {
+            tracing::debug!(reason = %not_now, "a saga waits until its lease has expired");
+        }
     }
 
     /// Turns a saga round, in the caller's transaction: whoever works on it can record nothing
@@ -198,30 +204,32 @@ impl Runner {
             tokio::select! {
                 biased;
                 () = draining.begun() => break,
-                _ = poll.tick() => waiting.extend(self.due(work.len() + waiting.len()).await),
-                () = self.0.nudged.notified() => {
-                    waiting.extend(self.due(work.len() + waiting.len()).await);
+                _ = poll.tick(), if waiting.is_empty() => waiting.extend(self.due(work.len()).await),
+                () = self.0.nudged.notified(), if waiting.is_empty() => {
+                    waiting.extend(self.due(work.len()).await);
                 }
                 Some(ended) = work.join_next(), if !work.is_empty() => told(ended),
-                Some(held) = inbox.recv() => waiting.push_back(held),
+                Some(held) = inbox.recv(), if work.len() < self.0.settings.concurrency => {
+                    waiting.push_back(held);
+                }
             }
         }
         inbox.close();
         while let Some(held) = inbox.recv().await {
             waiting.push_back(held);
         }
-        for held in waiting {
-            self.give_back(&held).await;
-        }
+        join_all(waiting.iter().map(|held| self.give_back(held))).await;
         while let Some(ended) = work.join_next().await {
             told(ended);
         }
         Ok(())
     }
 
-    /// Claims what is due, as much as there is room for.
+    /// Claims what is due, as much as there is room for; a few even if there is none, so that new
+    /// sagas cannot keep those waiting for ever that were interrupted.
     async fn due(&self, busy: usize) -> Vec<Held> {
-        let room = self.0.settings.concurrency.saturating_sub(busy);
+        let Settings { concurrency, .. } = self.0.settings;
+        let room = concurrency.saturating_sub(busy).max(concurrency / 8).max(1);
         let (Ok(limit @ 1..), Ok(lease)) =
             (i64::try_from(room), i64::try_from(self.0.settings.lease.as_micros()))
         else {

@@ -223,6 +223,7 @@ async fn steps_are_done_in_order_with_one_commit_each(db: TestDb) {
 async fn a_no_undoes_what_was_done_the_last_first_and_ends_with_its_effect(db: TestDb) {
     let peer = Peer::new(|what, _| match what {
         "pay" => Outcome::no("DECLINED", "no money"),
+        "unhold" => Outcome::done().with(effect("unheld")),
         _ => Outcome::done(),
     });
     let process = process(&db, &peer);
@@ -231,7 +232,7 @@ async fn a_no_undoes_what_was_done_the_last_first_and_ends_with_its_effect(db: T
     let ended = comes_to(&db, State::Compensated).await;
     // The step that was refused is undone too: what it says no to may have come twice.
     assert_eq!(peer.asked(), ["hold", "pay", "unpay", "unhold"]);
-    assert_eq!(effects(&db).await, ["ended DECLINED"]);
+    assert_eq!(effects(&db).await, ["unheld", "ended DECLINED"]);
     assert_eq!(ended.why, Some(Why::new("DECLINED", "no money")));
     // The undo carries the key of its step, and an id of its own.
     assert_ne!(peer.commands("pay"), peer.commands("unpay"));

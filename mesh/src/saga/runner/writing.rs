@@ -161,7 +161,11 @@ impl Runner {
         if state == State::Compensated
             && let Some(why) = &writing.entry.why
         {
-            writing.effect = (self.0.end)(self.describe(held), why);
+            let end = (self.0.end)(self.describe(held), why);
+            writing.effect = match (writing.effect.take(), end) {
+                (Some(undone), Some(end)) => Some(undone.then(end)),
+                (undone, end) => undone.or(end),
+            };
         }
         false
     }
