@@ -30,8 +30,16 @@ pub(crate) fn run(_flags: &Down) -> Result<ExitCode> {
     }
     let begun = clock::now();
     end(&site)?;
-    println!("the mesh is down, after {}", clock::spoken(begun.elapsed()));
+    println!("the mesh is down, after {}: {}", clock::spoken(begun.elapsed()), farewell(&site));
     Ok(ExitCode::SUCCESS)
+}
+
+/// The last thing that the supervisor said.
+fn farewell(site: &Site) -> String {
+    let log = std::fs::read_to_string(site.log("xtask")).unwrap_or_default();
+    let last = log.lines().last().unwrap_or_default();
+    let entry: serde_json::Value = serde_json::from_str(last).unwrap_or_default();
+    entry["message"].as_str().unwrap_or("nothing is left").to_owned()
 }
 
 /// Ends whatever runs on this site; the supervisor does it, and where it is gone, we do.

@@ -83,9 +83,14 @@ impl Server {
         Ok(server)
     }
 
+    /// Its URL, without a database.
+    pub(crate) fn address(&self) -> String {
+        format!("postgres://{USER}@127.0.0.1:{}", self.port)
+    }
+
     /// The URL of one of its databases.
     pub(crate) fn url(&self, database: &str) -> String {
-        format!("postgres://{USER}@127.0.0.1:{}/{database}", self.port)
+        format!("{}/{database}", self.address())
     }
 
     /// Makes a database unless it is there already.

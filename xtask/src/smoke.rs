@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::processes::TABLE;
 use crate::report::Tally;
 use crate::site::Site;
-use crate::{os, say, tools};
+use crate::{os, say, supervise, tools};
 
 /// Starts a mesh on a scratch site and counts each thing that a newcomer does with it.
 pub(crate) fn run(site: &Site, me: &Path, quick: bool) -> Tally {
@@ -34,7 +34,7 @@ pub(crate) fn run(site: &Site, me: &Path, quick: bool) -> Tally {
             step("grpcurl of the README", readme(site, "grpcurl"));
         }
     }
-    step("down", told(xtask(site, me, &["down"])).map(drop));
+    step("down", down(site, me));
     step("nothing is left", left(site));
     if !quick && tools::find("grpcurl").is_none() {
         tally.add(Tally::left_out(format!("grpcurl: {}", tools::hint("grpcurl"))));
@@ -172,6 +172,12 @@ fn blocks(markdown: &str) -> String {
         }
     }
     script
+}
+
+fn down(site: &Site, me: &Path) -> Result<()> {
+    let said = told(xtask(site, me, &["down"]))?;
+    ensure!(said.contains(supervise::ALL_ENDED), "not everything ended by itself: {said}");
+    Ok(())
 }
 
 fn left(site: &Site) -> Result<()> {

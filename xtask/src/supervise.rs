@@ -80,6 +80,9 @@ const TICK: Duration = Duration::from_millis(200);
 /// Bad configuration: no repeat changes it.
 const USAGE: i32 = 2;
 
+/// The last words after a drain in which nothing was cut short.
+pub(crate) const ALL_ENDED: &str = "all processes ended by themselves";
+
 // === impl Policy ===
 
 impl Policy {
@@ -290,11 +293,7 @@ impl Supervisor {
         if let Some((port, data)) = self.run.postgres.take() {
             postgres::Server { port, data }.stop();
         }
-        self.log(if ending == Ending::Clean {
-            "all processes ended by themselves"
-        } else {
-            "some processes were cut short"
-        });
+        self.log(if ending == Ending::Clean { ALL_ENDED } else { "some processes were cut short" });
         // It is gone already where the whole state was removed.
         drop(fs::remove_file(self.site.run_file()));
         Ok(ending)

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use crate::cargo::{self, cargo, check};
+use crate::os::Pid;
 use crate::report::Tally;
 use crate::site::{self, Site};
 use crate::{check as checks, clock, os, postgres, say, smoke, tools};
@@ -55,7 +56,7 @@ pub(crate) fn run(flags: &Test) -> Result<ExitCode> {
         let mut command = cargo(&root);
         // Its readers are who work on it: links may lead to what is private.
         command.args(["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"]);
-        check(command.env("RUSTDOCFLAGS", "-D warnings"))
+        check(command.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links"))
     });
     // What does not compile cannot be run; the build has been counted as failed.
     if built {
@@ -63,18 +64,17 @@ pub(crate) fn run(flags: &Test) -> Result<ExitCode> {
         if !flags.quick {
             tally.stage("tests on PostgreSQL", || on_postgres(&root, &scratch));
         }
-        tally.stage("a mesh as the README says", || smoke::run(&scratch, &me, flags.quick));
+        let good =
+            tally.stage("a mesh as the README says", || smoke::run(&scratch, &me, flags.quick));
+        if !good {
+            keep(&scratch)?;
+        }
+    }
+    if scratch.state.exists() {
+        fs::remove_dir_all(&scratch.state)?;
     }
     let report = site::target(&root).join("report.json");
     os::replace_file(&report, &format!("{:#}\n", tally.report()))?;
-    if tally.failed == 0 {
-        fs::remove_dir_all(&scratch.state)?;
-    } else {
-        say::note(&format!(
-            "\nThe state of what failed is kept in {}",
-            scratch.shown(&scratch.state)
-        ));
-    }
     times(&tally);
     say::note(&format!(
         "all of it took {}; {} has the numbers",
@@ -140,7 +140,7 @@ fn on_postgres(root: &Path, scratch: &Site) -> Tally {
         "--",
         "--ignored",
     ]);
-    command.env("ORDERMESH_TEST_POSTGRES", server.url("postgres")).env("PATH", tools::path());
+    command.env("ORDERMESH_TEST_POSTGRES", server.address()).env("PATH", tools::path());
     let tally = counted(&mut command);
     server.stop();
     if let Some(home) = server.data.parent() {
@@ -157,9 +157,39 @@ fn counted(command: &mut Command) -> Tally {
     })
 }
 
+/// Keeps the logs and databases of a mesh that did not do what it should.
+fn keep(scratch: &Site) -> Result<()> {
+    let kept = site::target(&scratch.root).join("failed").join("mesh");
+    if kept.exists() {
+        fs::remove_dir_all(&kept)?;
+    }
+    fs::create_dir_all(site::target(&scratch.root).join("failed"))?;
+    fs::rename(&scratch.state, &kept).context("cannot keep what failed")?;
+    say::note(&format!("    its logs and databases are kept in {}", scratch.shown(&kept)));
+    Ok(())
+}
+
+/// Ends and removes what runs before this one left when they were interrupted.
+fn sweep(root: &Path) -> Result<()> {
+    for entry in fs::read_dir(site::target(root)).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(pid) = name.strip_prefix(SCRATCH).and_then(|it| it.parse().ok()) else { continue };
+        if !Pid::of(pid).alive() {
+            let site = Site { root: root.to_owned(), state: entry.path(), shift: 0 };
+            crate::down::end(&site)?;
+            fs::remove_dir_all(&site.state)?;
+        }
+    }
+    Ok(())
+}
+
+/// Folders of scratch meshes begin with this; the pid of their run follows.
+const SCRATCH: &str = "ordermesh-scratch-";
+
 /// A site of its own for everything that is started, on ports that nobody uses.
 pub(crate) fn scratch(root: &Path) -> Result<Site> {
-    let name = format!("ordermesh-scratch-{}", std::process::id());
+    sweep(root)?;
+    let name = format!("{SCRATCH}{}", std::process::id());
     let state: PathBuf = site::target(root).join(name);
     os::private_folder(&state)?;
     // Above the ports that the system gives to outgoing connections.
