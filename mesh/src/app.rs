@@ -36,7 +36,7 @@ type Task = Box<dyn FnOnce(Draining) -> BoxFuture<'static, anyhow::Result<()>> +
 type Closer = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 type Edge = BoxCloneSyncService<Request<Incoming>, Response<Body>, Infallible>;
 
-/// A process in the making; [`run`] serves it.
+/// A process in the making; [`run()`] serves it.
 pub struct App {
     name: &'static str,
     descriptors: &'static [u8],

@@ -1,8 +1,8 @@
 //! What a call meets going out.
 //!
 //! A [`Channel`] is one callee with all its instances. It gives every call a deadline, a
-//! trace and an identity ([`call`]), and sends it over a connection that is open already
-//! ([`endpoint`]). A request that a connection did not send goes to the next one.
+//! trace and an identity (`call`), and sends it over a connection that is open already
+//! (`endpoint`). A request that a connection did not send goes to the next one.
 
 use std::{
     convert::Infallible,

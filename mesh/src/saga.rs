@@ -15,7 +15,7 @@
 //!     );
 //! ```
 //!
-//! [`decide`] says what follows an outcome, [`journal`] keeps it, [`runner`] does it.
+//! `decide` says what follows an outcome, `journal` keeps it, `runner` does it.
 
 mod decide;
 mod journal;

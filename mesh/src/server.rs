@@ -1,8 +1,8 @@
 //! What a call meets coming in.
 //!
-//! A connection is taken by [`accept`]; a call on it passes [`call`]: its deadline is read and
+//! A connection is taken by `accept`; a call on it passes `call`: its deadline is read and
 //! enforced, its caller is known and admitted, a panic of its handler becomes an answer. Beside
-//! the services stand [`health`] and reflection, and the [`admin`] port.
+//! the services stand `health` and reflection, and the `admin` port.
 
 mod accept;
 mod admin;

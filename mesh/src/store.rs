@@ -1,8 +1,8 @@
 //! The database of a service: connect, migrate, read, and change it in transactions.
 //!
 //! One interface over SQLite and PostgreSQL. On SQLite every change passes one writer, which
-//! joins what waits into one commit ([`group`]); on PostgreSQL each is a transaction of its own,
-//! run again when the database asks for it ([`again`]).
+//! joins what waits into one commit (`group`); on PostgreSQL each is a transaction of its own,
+//! run again when the database asks for it (`again`).
 
 mod again;
 mod group;

@@ -1,6 +1,6 @@
 //! Loads a running mesh and measures it.
 //!
-//! [`bench`] says what is measured and how it is reported, [`load`] places orders in closed and
+//! [`mod@bench`] says what is measured and how it is reported, [`load`] places orders in closed and
 //! open loops, [`store_floor`] is what the same disk does without a mesh, [`cpu`] what it costs.
 
 pub mod bench;
