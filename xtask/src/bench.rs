@@ -42,11 +42,8 @@ pub(crate) fn run(flags: &Bench) -> Result<ExitCode> {
     }
     let root = site::root()?;
     let site = test::scratch(&root)?;
-    up::build(&site, true)?;
-    say::stage("building the load generator");
-    let build = ["build", "--release", "--locked", "--package", "proof", "--bin", "meshproof"];
-    let built = crate::cargo::cargo(&root).args(build).status().context("cannot run cargo")?;
-    ensure!(built.success(), "the load generator could not be built; cargo said why above");
+    // In one go: apart, cargo would choose other features and build much of it twice.
+    up::build(&site, true, &["proof"])?;
     let me = up::copy_self(&site.state.join("xtask"))?;
     smoke::told(smoke::xtask(&site, &me, &["up", "--detach", "--release", "--no-build"]))
         .context("the mesh did not start")?;

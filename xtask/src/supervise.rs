@@ -127,8 +127,11 @@ impl Supervisor {
         for index in 0..self.lives.len() {
             self.start(index);
         }
-        self.write()?;
         loop {
+            if self.write().is_err() {
+                // The folder of the state was removed: nobody could find these processes again.
+                return self.drain();
+            }
             match self.events.recv_timeout(TICK) {
                 Ok(Event::Ended { index, start, status }) => self.ended(index, start, status),
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return self.drain(),
@@ -136,10 +139,6 @@ impl Supervisor {
             }
             self.obey();
             self.start_what_is_due();
-            if self.write().is_err() {
-                // The folder of the state was removed: nobody could find these processes again.
-                return self.drain();
-            }
         }
     }
 
@@ -260,17 +259,17 @@ impl Supervisor {
         let end = clock::now() + self.policy.drain;
         let mut ending = Ending::Clean;
         let mut cut = HashSet::new();
-        while !self.run.living().is_empty() {
+        // Each says how it ended before it counts as gone.
+        while self.run.processes.iter().any(|row| row.pid.is_some()) {
             let left = end.saturating_duration_since(clock::now());
             match self.events.recv_timeout(left.min(TICK)) {
                 Ok(Event::Ended { index, start, status }) => {
-                    if status.is_none_or(|status| !status.success()) {
-                        ending = Ending::Cut;
-                    }
-                    if let Some(row) =
-                        self.run.processes.get_mut(index).filter(|row| row.starts == start)
-                    {
+                    let rows = &mut self.run.processes;
+                    if let Some(row) = rows.get_mut(index).filter(|row| row.starts == start) {
                         row.pid = None;
+                        if status.is_none_or(|status| !status.success()) {
+                            ending = Ending::Cut;
+                        }
                     }
                     // Whoever waits for the end looks at the processes too.
                     drop(self.write());

@@ -81,7 +81,7 @@ pub(crate) fn run(flags: &Up) -> Result<ExitCode> {
     let draft = processes::instances(&site, &bins, &replicas, &|_| String::new());
     ground::refuse_taken_ports(&site, &draft)?;
     if !flags.no_build {
-        build(&site, flags.release)?;
+        build(&site, flags.release, &[])?;
     }
     ground::prepare(&site)?;
     let server = with_postgres.then(|| ground::start_postgres(&site, flags.release)).transpose()?;
@@ -129,12 +129,13 @@ fn components(names: Option<&str>) -> Result<bool> {
     Ok(postgres)
 }
 
-/// Builds the binaries of the table; cargo shows its own progress.
-pub(crate) fn build(site: &Site, release: bool) -> Result<()> {
+/// Builds the binaries of the table and of `more` crates; cargo shows its own progress.
+pub(crate) fn build(site: &Site, release: bool, more: &[&'static str]) -> Result<()> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(&site.root).args(["build", "--locked", "--bins"]);
     let mut packages: Vec<&str> = processes::TABLE.iter().map(|it| it.package).collect();
     packages.dedup();
+    packages.extend(more);
     for package in packages {
         command.args(["--package", package]);
     }
