@@ -78,7 +78,7 @@ struct Limits {
 }
 
 const LIMITS: Limits =
-    Limits { joined_max: 64, gather: Duration::from_millis(2), work: Duration::from_secs(5) };
+    Limits { joined_max: 64, gather: Duration::from_millis(10), work: Duration::from_secs(5) };
 
 /// Callers that may wait in the queue; the next ones wait in front of it.
 const QUEUE: usize = 1_024;
