@@ -21,6 +21,7 @@ use sea_orm::{
     SqlErr, Statement, Value,
 };
 use sea_orm_migration::MigrationTrait;
+use tokio::sync::watch;
 
 use crate::clock;
 
@@ -76,6 +77,7 @@ pub struct Stats {
 
 #[derive(Debug, Default)]
 struct Counters {
+    seen: watch::Sender<u64>,
     commits: AtomicU64,
     transactions: AtomicU64,
     rolled_back: AtomicU64,
@@ -182,6 +184,12 @@ impl Store {
         }
     }
 
+    /// Changes after each commit of this process: who reads what others write looks then.
+    #[must_use]
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.0.counters.seen.subscribe()
+    }
+
     /// Finishes the transactions that wait and closes the connections. Later transactions are
     /// refused.
     ///
@@ -234,6 +242,7 @@ impl Counters {
     fn committed(&self, transactions: u64) {
         self.commits.fetch_add(1, Ordering::Relaxed);
         self.transactions.fetch_add(transactions, Ordering::Relaxed);
+        self.seen.send_modify(|commits| *commits += 1);
     }
 
     fn rolled_back(&self, transactions: u64) {
