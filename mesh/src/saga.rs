@@ -384,7 +384,7 @@ impl Default for Settings {
         Self {
             lease: Duration::from_secs(30),
             poll: Duration::from_secs(1),
-            concurrency: 256,
+            concurrency: 64,
             step_timeout: Duration::from_secs(35),
             backoff_first: Duration::from_millis(100),
             backoff_max: Duration::from_secs(60),

@@ -9,6 +9,7 @@ mod group;
 /// Tables that are made and changed at start, in order.
 pub mod migrate;
 mod open;
+mod sqlite;
 
 use std::sync::{
     Arc,
@@ -17,18 +18,35 @@ use std::sync::{
 
 use futures_util::future::BoxFuture;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, FromQueryResult, RuntimeErr,
-    SqlErr, Statement, Value,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
+    FromQueryResult, QueryResult, RuntimeErr, Statement, Value, prelude::async_trait::async_trait,
+    sqlx,
 };
-use sea_orm_migration::MigrationTrait;
 use tokio::sync::watch;
 
 use crate::clock;
 
-pub use migrate::step;
+pub use migrate::{Migration, step};
 
 /// A transaction that a closure of [`Store::transaction`] works in.
-pub type Txn = DatabaseTransaction;
+#[derive(Debug)]
+pub struct Txn(Transaction);
+
+#[derive(Debug)]
+enum Transaction {
+    Postgres(DatabaseTransaction),
+    Sqlite(sqlite::Sqlite),
+}
+
+/// What statements that only read are asked of.
+#[derive(Debug)]
+pub struct Reader(Connections);
+
+#[derive(Debug)]
+enum Connections {
+    Postgres(DatabaseConnection),
+    Sqlite(sqlite::Readers),
+}
 
 /// The database of a service. Clones share its connections.
 #[derive(Clone, Debug)]
@@ -36,14 +54,14 @@ pub struct Store(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    reader: DatabaseConnection,
+    reader: Reader,
     writer: Writer,
     counters: Arc<Counters>,
 }
 
 #[derive(Debug)]
 enum Writer {
-    Postgres,
+    Postgres(DatabaseConnection),
     Sqlite(group::Group),
 }
 
@@ -93,22 +111,19 @@ impl Store {
     /// # Errors
     /// [`Failure`] if the scheme is another one, the database cannot be reached, another process
     /// has the file, or a newer release changed the tables. Say it and end the process.
-    pub async fn connect(
-        url: &str,
-        migrations: Vec<Box<dyn MigrationTrait>>,
-    ) -> Result<Self, Failure> {
+    pub async fn connect(url: &str, migrations: Vec<Migration>) -> Result<Self, Failure> {
         let counters = Arc::new(Counters::default());
         let (reader, writer) = if let Some(path) = url.strip_prefix("sqlite://") {
             let file = open::SqliteFile::claim(path)?;
-            let connection = file.writer().await?;
-            migrate::run(&connection, migrations).await?;
-            let reader = file.readers().await?;
-            let group = group::Group::new(file, connection, Arc::clone(&counters));
+            let connection = file.writer()?;
+            migrate::sqlite(&connection, migrations).await?;
+            let reader = Reader(Connections::Sqlite(file.readers()?));
+            let group = group::Group::new(file, connection, Arc::clone(&counters))?;
             (reader, Writer::Sqlite(group))
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             let pool = open::postgres(url).await?;
-            migrate::run(&pool, migrations).await?;
-            (pool, Writer::Postgres)
+            migrate::postgres(&pool, migrations).await?;
+            (Reader(Connections::Postgres(pool.clone())), Writer::Postgres(pool))
         } else {
             let problem = "the URL must begin with sqlite:// or postgres://";
             return Err(Failure::new("open the database", problem));
@@ -118,14 +133,14 @@ impl Store {
 
     /// For statements that only read. What a transaction changed shows here once it committed.
     #[must_use]
-    pub fn reader(&self) -> &DatabaseConnection {
+    pub fn reader(&self) -> &Reader {
         &self.0.reader
     }
 
     /// Whether the database is PostgreSQL; else it is SQLite.
     #[must_use]
     pub fn is_postgres(&self) -> bool {
-        matches!(self.0.writer, Writer::Postgres)
+        matches!(self.0.writer, Writer::Postgres(_))
     }
 
     /// Runs `work` in a transaction: kept if it answers `Ok`, undone if it answers `Err`. The
@@ -142,7 +157,7 @@ impl Store {
         E: TxnError + Send + 'static,
     {
         match &self.0.writer {
-            Writer::Postgres => again::run(&self.0.reader, &self.0.counters, &work).await,
+            Writer::Postgres(pool) => again::run(pool, &self.0.counters, &work).await,
             Writer::Sqlite(group) => group.run(work).await,
         }
     }
@@ -170,7 +185,12 @@ impl Store {
     /// # Errors
     /// [`Failure`] if it does not.
     pub async fn ping(&self) -> Result<(), Failure> {
-        self.0.reader.ping().await.map_err(failed_to("reach the database"))
+        self.0
+            .reader
+            .execute_unprepared("SELECT 1")
+            .await
+            .map_err(failed_to("reach the database"))?;
+        Ok(())
     }
 
     /// How transactions were joined so far.
@@ -196,10 +216,15 @@ impl Store {
     /// # Errors
     /// [`Failure`] if a connection cannot be closed; nothing more can be done about it.
     pub async fn close(&self) -> Result<(), Failure> {
-        if let Writer::Sqlite(group) = &self.0.writer {
-            group.close().await;
+        match &self.0.writer {
+            Writer::Sqlite(group) => {
+                group.close().await;
+                Ok(())
+            }
+            Writer::Postgres(pool) => {
+                pool.close_by_ref().await.map_err(failed_to("close the database"))
+            }
         }
-        self.0.reader.close_by_ref().await.map_err(failed_to("close the database"))
     }
 }
 
@@ -215,24 +240,109 @@ impl Failure {
     /// Whether a row of the same key exists already.
     #[must_use]
     pub fn is_duplicate(&self) -> bool {
-        matches!(self.source.sql_err(), Some(SqlErr::UniqueConstraintViolation(_)))
+        self.said().is_some_and(|error| error.is_unique_violation())
     }
 
     /// Whether the same transaction can succeed when it is run again.
     fn asks_for_another_run(&self) -> bool {
-        let (DbErr::Exec(error) | DbErr::Query(error) | DbErr::Conn(error)) = &self.source else {
-            return false;
-        };
-        let RuntimeErr::SqlxError(error) = error else { return false };
-        let code = error.as_database_error().and_then(|error| error.code());
         // PostgreSQL's serialization_failure and deadlock_detected.
+        let code = self.said().and_then(sqlx::error::DatabaseError::code);
         matches!(code.as_deref(), Some("40001" | "40P01"))
+    }
+
+    /// What the database itself said, if it was reached.
+    fn said(&self) -> Option<&dyn sqlx::error::DatabaseError> {
+        let (DbErr::Exec(error) | DbErr::Query(error) | DbErr::Conn(error)) = &self.source else {
+            return None;
+        };
+        let RuntimeErr::SqlxError(error) = error else { return None };
+        error.as_database_error()
     }
 }
 
 impl TxnError for Failure {
     fn failure(&self) -> Option<&Failure> {
         Some(self)
+    }
+}
+
+// === impl Txn ===
+
+#[async_trait]
+impl ConnectionTrait for Txn {
+    fn get_database_backend(&self) -> DbBackend {
+        match &self.0 {
+            Transaction::Postgres(_) => DbBackend::Postgres,
+            Transaction::Sqlite(_) => DbBackend::Sqlite,
+        }
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        match &self.0 {
+            Transaction::Postgres(txn) => txn.execute_raw(statement).await,
+            Transaction::Sqlite(connection) => connection.execute_raw(statement).await,
+        }
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        match &self.0 {
+            Transaction::Postgres(txn) => txn.execute_unprepared(sql).await,
+            Transaction::Sqlite(connection) => connection.execute_unprepared(sql).await,
+        }
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        match &self.0 {
+            Transaction::Postgres(txn) => txn.query_one_raw(statement).await,
+            Transaction::Sqlite(connection) => connection.query_one_raw(statement).await,
+        }
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        match &self.0 {
+            Transaction::Postgres(txn) => txn.query_all_raw(statement).await,
+            Transaction::Sqlite(connection) => connection.query_all_raw(statement).await,
+        }
+    }
+}
+
+// === impl Reader ===
+
+#[async_trait]
+impl ConnectionTrait for Reader {
+    fn get_database_backend(&self) -> DbBackend {
+        match &self.0 {
+            Connections::Postgres(_) => DbBackend::Postgres,
+            Connections::Sqlite(_) => DbBackend::Sqlite,
+        }
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        match &self.0 {
+            Connections::Postgres(pool) => pool.execute_raw(statement).await,
+            Connections::Sqlite(readers) => readers.free()?.execute_raw(statement).await,
+        }
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        match &self.0 {
+            Connections::Postgres(pool) => pool.execute_unprepared(sql).await,
+            Connections::Sqlite(readers) => readers.free()?.execute_unprepared(sql).await,
+        }
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        match &self.0 {
+            Connections::Postgres(pool) => pool.query_one_raw(statement).await,
+            Connections::Sqlite(readers) => readers.free()?.query_one_raw(statement).await,
+        }
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        match &self.0 {
+            Connections::Postgres(pool) => pool.query_all_raw(statement).await,
+            Connections::Sqlite(readers) => readers.free()?.query_all_raw(statement).await,
+        }
     }
 }
 

@@ -83,7 +83,7 @@ pub struct NoTables;
 impl NoTables {
     /// None.
     #[must_use]
-    pub fn migrations() -> Vec<Box<dyn sea_orm_migration::MigrationTrait>> {
+    pub fn migrations() -> Vec<crate::store::Migration> {
         Vec::new()
     }
 }

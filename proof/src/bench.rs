@@ -131,11 +131,11 @@ impl Orders {
             let orders = u32::try_from(sustained.latencies.len())?;
             cpus.push(spent.as_secs_f64() * 1_000_000.0 / f64::from(orders));
             progress(&format!("round {} of {ROUNDS}: floor", round + 1));
-            let floor = Floor::sample(&self.orders_database).await?;
+            let floor = Floor::sample(&self.orders_database)?;
             statements = floor.statements();
             let file = self.work.join("floor.db");
-            single.push(floor.run(&file, 1, self.each).await?);
-            grouped.push(floor.run(&file, joined, self.each).await?);
+            single.push(floor.run(&file, 1, self.each)?);
+            grouped.push(floor.run(&file, joined, self.each)?);
         }
         let (accepted, confirmed) = (median(accepted), median(confirmed));
         let (single, grouped) = (median(single), median(grouped));

@@ -13,30 +13,17 @@ use std::{
 
 use anyhow::Context as _;
 use mesh::clock;
-use sea_orm::sqlx::{
-    self, AssertSqlSafe, Column as _, Connection as _, Row as _, SqliteConnection, TypeInfo as _,
-    ValueRef as _,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
-};
+use rusqlite::{Connection, OpenFlags, params_from_iter, types::Value};
 use uuid::Uuid;
 
 /// The tables that an accepted order leaves rows in, as they are written.
 const TABLES: [&str; 6] = ["request_key", "orders", "order_line", "saga", "saga_step", "outbox"];
 
-/// A value of a row, owned.
-#[derive(Clone, Debug)]
-enum Cell {
-    Null,
-    Integer(i64),
-    Text(String),
-    Blob(Vec<u8>),
-}
-
 /// The rows of one order, ready to be written again.
 #[derive(Debug)]
 pub struct Floor {
     schema: Vec<String>,
-    rows: Vec<(String, Vec<Cell>)>,
+    rows: Vec<(String, Vec<Value>)>,
 }
 
 // === impl Floor ===
@@ -46,43 +33,39 @@ impl Floor {
     ///
     /// # Errors
     /// The file is no orders database with at least one order in it.
-    pub async fn sample(orders: &Path) -> anyhow::Result<Self> {
-        let options = SqliteConnectOptions::new().filename(orders).read_only(true);
-        let mut db = SqliteConnection::connect_with(&options)
-            .await
+    pub fn sample(orders: &Path) -> anyhow::Result<Self> {
+        let db = Connection::open_with_flags(orders, OpenFlags::SQLITE_OPEN_READ_ONLY)
             .with_context(|| format!("cannot open {}", orders.display()))?;
-        let schema = sqlx::query_scalar::<_, String>(
-            "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY type DESC",
-        )
-        .fetch_all(&mut db)
-        .await?;
-        let id: String = sqlx::query_scalar("SELECT id FROM orders ORDER BY id DESC LIMIT 1")
-            .fetch_optional(&mut db)
-            .await?
-            .context("no order was placed")?;
+        let schema = db
+            .prepare(
+                "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' \
+                 ORDER BY type DESC",
+            )?
+            .query_map([], |row| row.get(0))?
+            .collect::<Result<Vec<String>, _>>()?;
+        let newest = "SELECT id FROM orders ORDER BY id DESC LIMIT 1";
+        let id: String =
+            db.query_row(newest, [], |row| row.get(0)).context("no order was placed")?;
         let mut rows = Vec::new();
         for table in TABLES {
             // An accepted order has written one event and one saga step; what came later does
             // not belong to the floor of accepting it.
             let sql =
                 format!("SELECT * FROM {table} WHERE {} ORDER BY rowid LIMIT 1", belongs(table));
-            let found = sqlx::query(AssertSqlSafe(sql)).bind(&id).fetch_all(&mut db).await?;
-            for row in found {
-                let mut names = Vec::new();
-                let mut cells = Vec::new();
-                for (index, column) in row.columns().iter().enumerate() {
-                    // Keys that the database gives.
-                    if table == "outbox" && column.name() == "id" {
-                        continue;
-                    }
-                    names.push(column.name().to_owned());
-                    cells.push(cell(&row, index)?);
-                }
+            let mut statement = db.prepare(&sql)?;
+            // A key that the database gives is left out.
+            let kept: Vec<(usize, String)> = (statement.column_names().enumerate())
+                .filter(|(_, name)| table != "outbox" || *name != "id")
+                .map(|(index, name)| (index, name.to_owned()))
+                .collect();
+            let mut found = statement.query([&id])?;
+            while let Some(row) = found.next()? {
+                let cells: Result<Vec<Value>, _> =
+                    kept.iter().map(|(index, _)| row.get(*index)).collect();
+                let names: Vec<&str> = kept.iter().map(|(_, name)| name.as_str()).collect();
                 let marks = vec!["?"; names.len()].join(", ");
-                rows.push((
-                    format!("INSERT INTO {table} ({}) VALUES ({marks})", names.join(", ")),
-                    cells,
-                ));
+                let insert = format!("INSERT INTO {table} ({}) VALUES ({marks})", names.join(", "));
+                rows.push((insert, cells?));
             }
         }
         anyhow::ensure!(rows.len() >= 4, "an order leaves {} rows, which cannot be", rows.len());
@@ -99,7 +82,7 @@ impl Floor {
     ///
     /// # Errors
     /// The database cannot be made or written.
-    pub async fn run(&self, file: &Path, each: usize, duration: Duration) -> anyhow::Result<f64> {
+    pub fn run(&self, file: &Path, each: usize, duration: Duration) -> anyhow::Result<f64> {
         for suffix in ["", "-wal", "-shm"] {
             let old = file.with_file_name(format!(
                 "{}{suffix}",
@@ -109,44 +92,32 @@ impl Floor {
                 std::fs::remove_file(old)?;
             }
         }
-        let options = SqliteConnectOptions::new()
-            .filename(file)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(false);
-        let mut db = SqliteConnection::connect_with(&options).await?;
+        let mut db = Connection::open(file)?;
+        db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")?;
         for statement in &self.schema {
-            sqlx::query(AssertSqlSafe(statement.clone())).execute(&mut db).await?;
+            db.execute_batch(statement)?;
         }
         let began: Instant = clock::instant().into_std();
         let mut orders = 0_u32;
         while began.elapsed() < duration {
-            let mut transaction = db.begin().await?;
+            let transaction = db.transaction()?;
             for _ in 0..each.max(1) {
-                self.insert(&mut transaction).await?;
+                self.insert(&transaction)?;
                 orders += 1;
             }
-            transaction.commit().await?;
+            transaction.commit()?;
         }
-        let rate = f64::from(orders) / began.elapsed().as_secs_f64();
-        db.close().await?;
-        Ok(rate)
+        Ok(f64::from(orders) / began.elapsed().as_secs_f64())
     }
 
-    async fn insert(&self, db: &mut SqliteConnection) -> anyhow::Result<()> {
+    fn insert(&self, db: &Connection) -> anyhow::Result<()> {
         let mut fresh = HashMap::new();
         for (sql, cells) in &self.rows {
-            let mut query = sqlx::query(AssertSqlSafe(sql.as_str()));
-            for cell in cells {
-                query = match cell {
-                    Cell::Null => query.bind(None::<i64>),
-                    Cell::Integer(value) => query.bind(*value),
-                    Cell::Text(text) => query.bind(renew(text, &mut fresh)),
-                    Cell::Blob(bytes) => query.bind(bytes.clone()),
-                };
-            }
-            query.execute(&mut *db).await?;
+            let values = cells.iter().map(|cell| match cell {
+                Value::Text(text) => Value::Text(renew(text, &mut fresh)),
+                Value::Null | Value::Integer(_) | Value::Real(_) | Value::Blob(_) => cell.clone(),
+            });
+            db.prepare_cached(sql)?.execute(params_from_iter(values))?;
         }
         Ok(())
     }
@@ -162,19 +133,6 @@ fn belongs(table: &str) -> &'static str {
         "request_key" => "? IS NOT NULL",
         _ => "order_id = ?",
     }
-}
-
-fn cell(row: &sqlx::sqlite::SqliteRow, index: usize) -> anyhow::Result<Cell> {
-    let value = row.try_get_raw(index)?;
-    if value.is_null() {
-        return Ok(Cell::Null);
-    }
-    let kind = value.type_info().name().to_owned();
-    Ok(match kind.as_str() {
-        "INTEGER" | "BIGINT" | "INT8" | "BOOLEAN" => Cell::Integer(row.try_get(index)?),
-        "BLOB" => Cell::Blob(row.try_get(index)?),
-        _ => Cell::Text(row.try_get_unchecked(index)?),
-    })
 }
 
 /// Replaces every UUID in `text`, the same one by the same one within an order.

@@ -19,7 +19,7 @@ crate::on_both_databases! {
 struct Tables;
 
 impl Tables {
-    fn migrations() -> Vec<Box<dyn sea_orm_migration::MigrationTrait>> {
+    fn migrations() -> Vec<crate::store::Migration> {
         vec![step("sample_0001", "CREATE TABLE effect (what TEXT NOT NULL)")]
     }
 }

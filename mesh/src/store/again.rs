@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use sea_orm::{DatabaseConnection, TransactionTrait};
 
-use super::{Counters, Failure, Txn, TxnError, failed_to};
+use super::{Counters, Failure, Transaction, Txn, TxnError, failed_to};
 use crate::ctx::Ctx;
 
 /// How often a transaction is run, all in all.
@@ -51,8 +51,11 @@ where
     F: for<'c> Fn(&'c Txn) -> BoxFuture<'c, Result<T, E>>,
     E: TxnError,
 {
-    let txn = pool.begin().await.map_err(failed_to("begin a transaction"))?;
-    match work(&txn).await {
+    let begun = pool.begin().await.map_err(failed_to("begin a transaction"))?;
+    let txn = Txn(Transaction::Postgres(begun));
+    let done = work(&txn).await;
+    let Txn(Transaction::Postgres(txn)) = txn else { return done };
+    match done {
         Ok(done) => {
             txn.commit().await.map_err(failed_to("commit"))?;
             Ok(done)

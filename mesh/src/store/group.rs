@@ -8,15 +8,17 @@
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use sea_orm::{DatabaseConnection, SqliteTransactionMode, TransactionOptions, TransactionTrait};
 use tokio::{
+    runtime::Handle,
     sync::{mpsc, oneshot},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
-use super::{Counters, Failure, Txn, TxnError, failed_to, open::SqliteFile};
+use super::{
+    Counters, Failure, Transaction, Txn, TxnError, failed_to, open::SqliteFile, sqlite::Sqlite,
+};
 use crate::{clock, ctx::Ctx};
 
 /// The queue in front of the writer.
@@ -27,10 +29,11 @@ pub(super) struct Group {
     closed: CancellationToken,
 }
 
-/// The task that owns the one connection that writes.
+/// What owns the one connection that writes, on a thread of its own: statements and the disk hold
+/// up nobody but those who wait for them.
 struct Writer {
     file: SqliteFile,
-    connection: DatabaseConnection,
+    connection: Sqlite,
     queue: mpsc::Receiver<Box<dyn Member>>,
     counters: Arc<Counters>,
     limits: Limits,
@@ -91,28 +94,30 @@ impl Group {
     /// Starts the writer.
     pub(super) fn new(
         file: SqliteFile,
-        connection: DatabaseConnection,
+        connection: Sqlite,
         counters: Arc<Counters>,
-    ) -> Self {
+    ) -> Result<Self, Failure> {
         Self::with_limits(file, connection, counters, LIMITS)
     }
 
-    #[expect(clippy::disallowed_methods, reason = "it serves all calls and ends with the store")]
     fn with_limits(
         file: SqliteFile,
-        connection: DatabaseConnection,
+        connection: Sqlite,
         counters: Arc<Counters>,
         limits: Limits,
-    ) -> Self {
+    ) -> Result<Self, Failure> {
         let (sender, queue) = mpsc::channel(QUEUE);
         let (closing, closed) = (CancellationToken::new(), CancellationToken::new());
         let writer = Writer { file, connection, queue, counters, limits };
         let (ends, ended) = (closing.clone(), closed.clone().drop_guard());
-        tokio::spawn(async move {
+        let runtime = Handle::current();
+        let serve = move || {
             let _ended = ended;
-            writer.serve(ends).await;
-        });
-        Self { queue: sender, closing, closed }
+            runtime.block_on(writer.serve(ends));
+        };
+        let thread = std::thread::Builder::new().name("store-writer".to_owned());
+        thread.spawn(serve).map_err(|error| Failure::new("start the writer", error.to_string()))?;
+        Ok(Self { queue: sender, closing, closed })
     }
 
     /// Runs `work` in the next group.
@@ -158,14 +163,11 @@ impl Writer {
             };
             let Some(first) = first else { break };
             if let Err(failure) = self.group(first).await {
-                // A statement that failed half-way leaves the driver's idea of where it stands
-                // in doubt; a new connection has none.
+                // A statement that failed half-way leaves in doubt where the transaction stands;
+                // a new connection has none.
                 tracing::warn!(error = %failure.source, "{failure}; opening the database anew");
                 self.reopen().await;
             }
-        }
-        if let Err(error) = self.connection.close_by_ref().await {
-            tracing::warn!(%error, "cannot close the database file");
         }
     }
 
@@ -195,37 +197,30 @@ impl Writer {
         let began = clock::instant();
         let mut next = Some(first);
         // At once a writer: a reader that turns into a writer fails if another wrote meanwhile.
-        let options = TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        let txn = match self.connection.begin_with_options(options).await {
-            Ok(txn) => txn,
-            Err(error) => {
-                members.extend(next);
-                return Err(failed_to("begin a transaction")(error));
-            }
-        };
+        if let Err(error) = self.connection.run("BEGIN IMMEDIATE") {
+            members.extend(next);
+            return Err(failed_to("begin a transaction")(error));
+        }
         while let Some(mut member) = next.take() {
             if !member.is_abandoned() {
-                let fate = joined(&txn, member.as_mut(), self.limits.work).await;
+                let fate = joined(&self.connection, member.as_mut(), self.limits.work).await;
                 members.push(member);
-                // On failure the transaction drops here, and all of it with it.
+                // On failure the connection is given up, and the whole transaction with it.
                 *kept += usize::from(fate? == Fate::Keep);
             }
             if members.len() < self.limits.joined_max && began.elapsed() < self.limits.gather {
                 next = self.queue.try_recv().ok();
             }
         }
-        txn.commit().await.map_err(failed_to("commit"))
+        self.connection.run("COMMIT").map_err(failed_to("commit"))
     }
 
     async fn reopen(&mut self) {
-        if let Err(error) = self.connection.close_by_ref().await {
-            tracing::warn!(%error, "cannot close the database file");
+        if self.connection.run("ROLLBACK").is_err() {
+            tracing::debug!("there was no transaction to roll back");
         }
         loop {
-            match self.file.writer().await {
+            match self.file.writer() {
                 Ok(connection) => {
                     self.connection = connection;
                     return;
@@ -241,19 +236,24 @@ impl Writer {
 
 /// Runs one member in a savepoint. An error means that the whole transaction is lost: SQLite
 /// gives up all of it when a disk is full or broken, and then knows of no savepoint either.
-async fn joined(txn: &Txn, member: &mut dyn Member, max: Duration) -> Result<Fate, Failure> {
-    let savepoint = txn.begin().await.map_err(failed_to("begin a savepoint"))?;
-    let fate = match timeout(max, member.run(&savepoint)).await {
+async fn joined(
+    connection: &Sqlite,
+    member: &mut dyn Member,
+    max: Duration,
+) -> Result<Fate, Failure> {
+    connection.run("SAVEPOINT member").map_err(failed_to("begin a savepoint"))?;
+    let txn = Txn(Transaction::Sqlite(connection.clone()));
+    let fate = match timeout(max, member.run(&txn)).await {
         Ok(fate) => fate,
         Err(_elapsed) => {
             tracing::error!("a transaction took longer than {max:?} and is rolled back");
             Fate::Undo
         }
     };
-    match fate {
-        Fate::Keep => savepoint.commit().await.map_err(failed_to("release a savepoint"))?,
-        Fate::Undo => savepoint.rollback().await.map_err(failed_to("roll back a savepoint"))?,
+    if fate == Fate::Undo {
+        connection.run("ROLLBACK TO member").map_err(failed_to("roll back a savepoint"))?;
     }
+    connection.run("RELEASE member").map_err(failed_to("release a savepoint"))?;
     Ok(fate)
 }
 

@@ -6,16 +6,15 @@
 use std::collections::BTreeSet;
 
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, FromQueryResult, SqliteTransactionMode,
-    TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, FromQueryResult, TransactionTrait,
 };
-use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager, async_trait::async_trait};
 
-use super::{Failure, Txn, execute, failed_to, rows};
+use super::{Failure, execute, failed_to, rows, sqlite::Sqlite};
 use crate::clock;
 
 /// One step, written in SQL that [`dialect`] turns into either database's.
-struct Step {
+#[derive(Clone, Copy, Debug)]
+pub struct Migration {
     name: &'static str,
     sql: &'static str,
 }
@@ -38,54 +37,68 @@ const OWN_TABLE: &str =
 /// becomes PostgreSQL's BYTEA, and a column `id IDENTITY` a primary key that counts up. A step
 /// that was released is never edited.
 #[must_use]
-pub fn step(name: &'static str, sql: &'static str) -> Box<dyn MigrationTrait> {
-    Box::new(Step { name, sql })
+pub fn step(name: &'static str, sql: &'static str) -> Migration {
+    Migration { name, sql }
 }
 
-/// Applies what is missing.
-pub(super) async fn run(
-    connection: &DatabaseConnection,
-    service: Vec<Box<dyn MigrationTrait>>,
-) -> Result<(), Failure> {
-    let options = TransactionOptions {
-        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-        ..TransactionOptions::default()
-    };
-    let txn = connection.begin_with_options(options).await.map_err(failed_to(DOING))?;
-    if txn.get_database_backend() == DbBackend::Postgres {
-        execute(&txn, DOING, LOCK, vec![]).await?;
+/// Applies what is missing to a SQLite file.
+pub(super) async fn sqlite(connection: &Sqlite, service: Vec<Migration>) -> Result<(), Failure> {
+    // At once a writer: nobody else begins beside it.
+    connection.run("BEGIN IMMEDIATE").map_err(failed_to(DOING))?;
+    match run(connection, service).await {
+        Ok(()) => connection.run("COMMIT").map_err(failed_to(DOING)),
+        Err(failure) => {
+            connection.run("ROLLBACK").map_err(failed_to(DOING))?;
+            Err(failure)
+        }
     }
-    execute(&txn, DOING, OWN_TABLE, vec![]).await?;
+}
+
+/// Applies what is missing to a PostgreSQL database.
+pub(super) async fn postgres(
+    pool: &DatabaseConnection,
+    service: Vec<Migration>,
+) -> Result<(), Failure> {
+    let txn = pool.begin().await.map_err(failed_to(DOING))?;
+    execute(&txn, DOING, LOCK, vec![]).await?;
+    run(&txn, service).await?;
+    txn.commit().await.map_err(failed_to(DOING))
+}
+
+async fn run<C: ConnectionTrait>(txn: &C, service: Vec<Migration>) -> Result<(), Failure> {
+    execute(txn, DOING, OWN_TABLE, vec![]).await?;
     let known: Vec<_> = [step("mesh_0001_durable", include_str!("migrate/mesh_0001_durable.sql"))]
         .into_iter()
         .chain(service)
         .collect();
-    let missing = missing(&txn, &known).await?;
-    for migration in known.iter().filter(|migration| missing.contains(migration.name())) {
-        let failed = |error: DbErr| Failure {
-            doing: DOING,
-            source: DbErr::Migration(format!("{}: {error}", migration.name())),
-        };
-        migration.up(&SchemaManager::new(&txn)).await.map_err(failed)?;
-        let values = vec![migration.name().into(), clock::micros(clock::now()).into()];
+    let missing = missing(txn, &known).await?;
+    for Migration { name, sql } in known.iter().filter(|step| missing.contains(step.name)) {
+        for statement in dialect(sql, txn.get_database_backend()) {
+            let failed = |error: DbErr| Failure {
+                doing: DOING,
+                source: DbErr::Migration(format!("{name}: {error}")),
+            };
+            txn.execute_unprepared(&statement).await.map_err(failed)?;
+        }
+        let values = vec![(*name).into(), clock::micros(clock::now()).into()];
         let sql = "INSERT INTO migration (name, applied_at) VALUES ($1, $2)";
-        execute(&txn, DOING, sql, values).await?;
-        tracing::info!(migration = migration.name(), "tables changed by {}", migration.name());
+        execute(txn, DOING, sql, values).await?;
+        tracing::info!(migration = name, "tables changed by {name}");
     }
-    txn.commit().await.map_err(failed_to(DOING))
+    Ok(())
 }
 
 /// The names of the steps that were not applied yet.
-async fn missing<'k>(
-    txn: &Txn,
-    known: &'k [Box<dyn MigrationTrait>],
-) -> Result<BTreeSet<&'k str>, Failure> {
+async fn missing<C: ConnectionTrait>(
+    txn: &C,
+    known: &[Migration],
+) -> Result<BTreeSet<&'static str>, Failure> {
     let applied: Vec<Applied> =
         rows(txn, DOING, "SELECT name FROM migration ORDER BY name", vec![]).await?;
     let mut missing: BTreeSet<&str> = BTreeSet::new();
     for migration in known {
-        if !missing.insert(migration.name()) {
-            return Err(Failure::new(DOING, format!("{} stands twice", migration.name())));
+        if !missing.insert(migration.name) {
+            return Err(Failure::new(DOING, format!("{} stands twice", migration.name)));
         }
     }
     let mut unknown = Vec::new();
@@ -101,25 +114,6 @@ async fn missing<'k>(
     let names = unknown.join(", ");
     let problem = format!("a newer release changed them ({names}); start that release");
     Err(Failure::new(DOING, problem))
-}
-
-// === impl Step ===
-
-impl MigrationName for Step {
-    fn name(&self) -> &str {
-        self.name
-    }
-}
-
-#[async_trait]
-impl MigrationTrait for Step {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let connection = manager.get_connection();
-        for statement in dialect(self.sql, manager.get_database_backend()) {
-            connection.execute_unprepared(&statement).await?;
-        }
-        Ok(())
-    }
 }
 
 /// Splits at `;` and puts in the words of the database, both outside of quotes; comments go.

@@ -10,7 +10,10 @@ use std::{
 
 use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbErr, RuntimeErr};
 
-use super::{Failure, failed_to};
+use super::{
+    Failure, failed_to,
+    sqlite::{Readers, Sqlite},
+};
 
 /// A SQLite file that this process alone has: SQLite would let several write in turn, but group
 /// commit, leases and the sequencer rely on being the only writer.
@@ -21,14 +24,11 @@ pub(super) struct SqliteFile {
     _lock: File,
 }
 
-/// How long a statement waits for a lock of SQLite; only a backup or a shell can hold one.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// How long a caller waits for a connection of a pool.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Readers of one SQLite file. More do not read faster on the machines this is for.
-const SQLITE_READERS: u32 = 4;
+const SQLITE_READERS: usize = 4;
 
 const POSTGRES_CONNECTIONS: u32 = 10;
 
@@ -63,46 +63,32 @@ impl SqliteFile {
     }
 
     /// The one connection that writes.
-    pub(super) async fn writer(&self) -> Result<DatabaseConnection, Failure> {
-        self.open(1, "OFF").await
+    pub(super) fn writer(&self) -> Result<Sqlite, Failure> {
+        self.open(false)
     }
 
     /// The connections that read.
-    pub(super) async fn readers(&self) -> Result<DatabaseConnection, Failure> {
-        self.open(SQLITE_READERS, "ON").await
+    pub(super) fn readers(&self) -> Result<Readers, Failure> {
+        let connections: Result<Vec<_>, _> = (0..SQLITE_READERS).map(|_| self.open(true)).collect();
+        Ok(Readers::new(connections?))
     }
 
-    async fn open(
-        &self,
-        max: u32,
-        query_only: &'static str,
-    ) -> Result<DatabaseConnection, Failure> {
-        let path = self.path.clone();
-        let mut options = ConnectOptions::new("sqlite://ordermesh");
-        common(&mut options, max).map_sqlx_sqlite_opts(move |options| {
-            options
-                .filename(&path)
-                .busy_timeout(BUSY_TIMEOUT)
-                .foreign_keys(true)
-                // Readers and the writer do not wait for each other.
-                .pragma("journal_mode", "WAL")
-                // A commit is on the disk before it is answered, power cut or not.
-                .pragma("synchronous", "FULL")
-                // The log gives back what a burst took.
-                .pragma("journal_size_limit", "67108864")
-                // What a savepoint must be able to undo stays in memory: in a file it costs more
-                // writes than the transaction itself.
-                .pragma("temp_store", "MEMORY")
-                .pragma("query_only", query_only)
-        });
-        Database::connect(options).await.map_err(failed_to("open the database file"))
+    fn open(&self, reads_only: bool) -> Result<Sqlite, Failure> {
+        Sqlite::open(&self.path, reads_only).map_err(failed_to("open the database file"))
     }
 }
 
 /// The pool of connections to a PostgreSQL server.
 pub(super) async fn postgres(url: &str) -> Result<DatabaseConnection, Failure> {
     let mut options = ConnectOptions::new(url);
-    common(&mut options, POSTGRES_CONNECTIONS).connect_timeout(ACQUIRE_TIMEOUT);
+    options
+        .max_connections(POSTGRES_CONNECTIONS)
+        .min_connections(0)
+        .connect_timeout(ACQUIRE_TIMEOUT)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .sqlx_logging(false)
+        // A ping per statement would double the round trips.
+        .test_before_acquire(false);
     if !url.contains("application_name=") {
         options.set_application_name(process_name());
     }
@@ -121,16 +107,6 @@ pub(super) async fn postgres(url: &str) -> Result<DatabaseConnection, Failure> {
         };
         Failure { doing: "connect to the database", source }
     })
-}
-
-fn common(options: &mut ConnectOptions, max: u32) -> &mut ConnectOptions {
-    options
-        .max_connections(max)
-        .min_connections(0)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .sqlx_logging(false)
-        // A ping per statement would double the round trips.
-        .test_before_acquire(false)
 }
 
 fn private_file(path: &Path) -> io::Result<File> {

@@ -9,7 +9,7 @@ use crate::testing::{self, TestDb};
 
 const TABLE: &str = "CREATE TABLE item (id BIGINT PRIMARY KEY, revision BIGINT NOT NULL)";
 
-fn tables() -> Vec<Box<dyn MigrationTrait>> {
+fn tables() -> Vec<Migration> {
     vec![step("test_0001_item", TABLE)]
 }
 

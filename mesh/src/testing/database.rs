@@ -3,7 +3,6 @@
 use std::{env, ops::Deref};
 
 use sea_orm::{ConnectOptions, ConnectionTrait, Database};
-use sea_orm_migration::MigrationTrait;
 use tempfile::TempDir;
 
 use crate::store::Store;
@@ -34,7 +33,7 @@ pub const POSTGRES: &str = "ORDERMESH_TEST_POSTGRES";
 /// # Panics
 /// If it cannot be made: the test cannot go on.
 #[expect(clippy::expect_used, reason = "a test without a database fails")]
-pub async fn sqlite(migrations: Vec<Box<dyn MigrationTrait>>) -> TestDb {
+pub async fn sqlite(migrations: Vec<crate::store::Migration>) -> TestDb {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let url = format!("sqlite://{}", folder.path().join("test.db").display());
     let store = Store::connect(&url, migrations).await.expect("a SQLite database");
@@ -48,7 +47,7 @@ pub async fn sqlite(migrations: Vec<Box<dyn MigrationTrait>>) -> TestDb {
 /// If no server is named or it cannot be used: a test that was asked for does not pass by being
 /// skipped.
 #[expect(clippy::expect_used, reason = "a test without a database fails")]
-pub async fn postgres(migrations: Vec<Box<dyn MigrationTrait>>) -> TestDb {
+pub async fn postgres(migrations: Vec<crate::store::Migration>) -> TestDb {
     let server = env::var(POSTGRES).expect("ORDERMESH_TEST_POSTGRES names a server");
     let server = server.trim_end_matches('/');
     let name = format!("test_{}", crate::clock::id().simple());

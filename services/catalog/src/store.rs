@@ -88,7 +88,7 @@ impl Store {
 
     /// The steps that make this service's tables.
     #[must_use]
-    pub fn migrations() -> Vec<Box<dyn sea_orm_migration::MigrationTrait>> {
+    pub fn migrations() -> Vec<mesh::store::Migration> {
         vec![step("catalog_0001_products", include_str!("migrations/catalog_0001_products.sql"))]
     }
 

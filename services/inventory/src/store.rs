@@ -103,7 +103,7 @@ impl Store {
 
     /// The steps that make this service's tables.
     #[must_use]
-    pub fn migrations() -> Vec<Box<dyn sea_orm_migration::MigrationTrait>> {
+    pub fn migrations() -> Vec<mesh::store::Migration> {
         vec![step("inventory_0001_stock", include_str!("migrations/inventory_0001_stock.sql"))]
     }
 

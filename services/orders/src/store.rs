@@ -128,7 +128,7 @@ impl Store {
 
     /// The steps that make this service's tables.
     #[must_use]
-    pub fn migrations() -> Vec<Box<dyn sea_orm_migration::MigrationTrait>> {
+    pub fn migrations() -> Vec<mesh::store::Migration> {
         vec![step("orders_0001_orders", include_str!("migrations/orders_0001_orders.sql"))]
     }
 

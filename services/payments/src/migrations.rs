@@ -1,10 +1,9 @@
 //! The tables of payments, in the order in which they came to be.
 
 use mesh::store::step;
-use sea_orm_migration::MigrationTrait;
 
 /// Every step so far. One that was released is never edited.
 #[must_use]
-pub fn all() -> Vec<Box<dyn MigrationTrait>> {
+pub fn all() -> Vec<mesh::store::Migration> {
     vec![step("m0001_payments", include_str!("migrations/m0001_payments.sql"))]
 }

@@ -75,7 +75,7 @@ impl Store {
 
     /// The steps that make this service's tables.
     #[must_use]
-    pub fn migrations() -> Vec<Box<dyn sea_orm_migration::MigrationTrait>> {
+    pub fn migrations() -> Vec<mesh::store::Migration> {
         vec![step("users_0001_accounts", include_str!("migrations/users_0001_accounts.sql"))]
     }
 

@@ -44,9 +44,8 @@ pub(super) fn database_stays_in_the_store(tree: &Tree) -> Vec<Finding> {
         tree,
         |path| !knows(path),
         |line| {
-            let named = ["sea_orm", "sea_orm_migration", "sqlx"]
-                .into_iter()
-                .find(|name| uses(line.bare, name))?;
+            let named =
+                ["sea_orm", "rusqlite", "sqlx"].into_iter().find(|name| uses(line.bare, name))?;
             Some(format!("mentions `{named}`, but only the store knows there is a database"))
         },
     )

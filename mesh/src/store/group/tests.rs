@@ -11,13 +11,13 @@ use tokio::{runtime::Runtime, sync::Notify};
 use super::*;
 use crate::{
     ctx::Trace,
-    store::{execute, row},
+    store::{execute, row, sqlite::Readers},
 };
 
 /// A writer on a file of its own that joins all that waits, however slow the machine is.
 struct Bed {
     group: Arc<Group>,
-    reader: DatabaseConnection,
+    reader: Readers,
     counters: Arc<Counters>,
     folder: TempDir,
 }
@@ -55,14 +55,17 @@ impl Bed {
 
     async fn at(folder: TempDir, work: Duration) -> Self {
         let path = folder.path().join("test.db");
-        let file = SqliteFile::claim(path.to_str().unwrap()).unwrap();
-        let connection = file.writer().await.unwrap();
+        let claim = || SqliteFile::claim(path.to_str().unwrap());
+        // Whoever had it before is on its way out.
+        let file = std::iter::repeat_with(claim).find_map(Result::ok).unwrap();
+        let connection = file.writer().unwrap();
         let sql = "CREATE TABLE IF NOT EXISTS t (id BIGINT PRIMARY KEY)";
         execute(&connection, "make a table", sql, vec![]).await.unwrap();
-        let reader = file.readers().await.unwrap();
+        let reader = file.readers().unwrap();
         let counters = Arc::new(Counters::default());
         let limits = Limits { gather: Duration::from_secs(60), work, ..LIMITS };
-        let group = Arc::new(Group::with_limits(file, connection, Arc::clone(&counters), limits));
+        let group = Group::with_limits(file, connection, Arc::clone(&counters), limits).unwrap();
+        let group = Arc::new(group);
         Self { group, reader, counters, folder }
     }
 
@@ -85,7 +88,8 @@ impl Bed {
     }
 
     async fn rows(&self) -> i64 {
-        let total = row::<Total, _>(&self.reader, "count", "SELECT COUNT(*) AS n FROM t", vec![]);
+        let reader = self.reader.free().unwrap();
+        let total = row::<Total, _>(&reader, "count", "SELECT COUNT(*) AS n FROM t", vec![]);
         total.await.unwrap().unwrap().n
     }
 }
@@ -186,7 +190,11 @@ async fn a_failing_member_is_undone_alone() {
 #[tokio::test]
 async fn nobody_is_answered_before_the_commit_not_even_who_failed() {
     let bed = Bed::new().await;
-    let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (first, begun) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (on, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let mut before = pin!(bed.hold(Arc::clone(&first), Arc::clone(&on)));
+    queued(&mut before).await;
+    first.notified().await;
     let mut kept = pin!(bed.insert(1));
     // Sees the row of its neighbour, which is not on the disk yet.
     let mut repeated = pin!(bed.insert(1));
@@ -194,6 +202,7 @@ async fn nobody_is_answered_before_the_commit_not_even_who_failed() {
     queued(&mut kept).await;
     queued(&mut repeated).await;
     queued(&mut hold).await;
+    on.notify_one();
     begun.notified().await;
     assert!(!queued(&mut kept).await);
     assert!(!queued(&mut repeated).await);
@@ -210,12 +219,17 @@ fn a_process_that_dies_before_the_commit_leaves_nothing_of_the_group() {
     let folder = runtime.block_on(async {
         let bed = Bed::new().await;
         bed.insert(1).await.unwrap();
-        let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (first, begun) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (on, never) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         {
+            let mut before = pin!(bed.hold(Arc::clone(&first), Arc::clone(&on)));
+            queued(&mut before).await;
+            first.notified().await;
             let mut lost = pin!(bed.insert(2));
-            let mut hold = pin!(bed.hold(Arc::clone(&begun), go));
+            let mut hold = pin!(bed.hold(Arc::clone(&begun), never));
             queued(&mut lost).await;
             queued(&mut hold).await;
+            on.notify_one();
             begun.notified().await;
         }
         bed.folder
