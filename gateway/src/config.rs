@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    edge::{client_ip::Network, rate_limit::Rule},
+    edge::{client_ip::Network, cors::Origin, rate_limit::Rule},
     upstream::Pattern,
 };
 
@@ -42,6 +42,10 @@ pub struct Config {
     #[arg(long = "trusted-proxy", env = "GATEWAY_TRUSTED_PROXY", value_delimiter = ',')]
     pub trusted_proxies: Vec<Network>,
 
+    /// Sites whose pages may read replies, as https://shop.example. None by default.
+    #[arg(long = "cors-origin", env = "GATEWAY_CORS_ORIGIN", value_delimiter = ',')]
+    pub cors_origins: Vec<Origin>,
+
     /// How long a call may take whose client names no time.
     #[arg(
         long = "default-timeout",
@@ -59,6 +63,15 @@ pub struct Config {
         value_parser = mesh::config::duration
     )]
     pub max_timeout: Duration,
+
+    /// How long a stream may last; its client then begins it again.
+    #[arg(
+        long = "max-stream-age",
+        env = "GATEWAY_MAX_STREAM_AGE",
+        default_value = "30m",
+        value_parser = mesh::config::duration
+    )]
+    pub max_stream_age: Duration,
 
     /// Query parameters that are no field of a request and no error either.
     #[arg(
@@ -94,7 +107,9 @@ mod tests {
             &["--upstream", "a=b{name}"],
             &["--rate-limit", "/v1"],
             &["--trusted-proxy", "10.0.0.0/64"],
+            &["--cors-origin", "*"],
             &["--max-timeout", "60"],
+            &["--max-stream-age", "never"],
             &["--no-such-setting"],
         ] {
             let args = ["gateway"].iter().chain(wrong);

@@ -3,6 +3,7 @@
 pub mod limits;
 pub mod headers;
 pub mod client_ip;
+pub mod cors;
 pub mod auth;
 pub mod rate_limit;
 pub mod deadline;

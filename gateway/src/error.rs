@@ -85,8 +85,8 @@ pub enum Error {
     #[error("the body must come without a Content-Encoding")]
     Encoding,
     /// S40.
-    #[error("the reply would be application/json, which Accept does not allow")]
-    NotAcceptable,
+    #[error("the reply would be {0}, which Accept does not allow")]
+    NotAcceptable(&'static str),
     /// No token came, and the rpc needs one.
     #[error("a token is needed: `Authorization: Bearer …`")]
     TokenMissing,
@@ -144,6 +144,9 @@ pub enum Error {
     /// The upstream did not answer in time.
     #[error("no answer came before the deadline")]
     Deadline,
+    /// The process leaves before the stream has ended.
+    #[error("this gateway is leaving: begin the stream again where it ended")]
+    Draining,
     /// The upstream's answer breaks its contract.
     #[error("the service's answer cannot be passed on: {0}")]
     UpstreamMalformed(&'static str),
@@ -213,7 +216,7 @@ impl Error {
             Self::MediaType | Self::Encoding => {
                 (415, InvalidArgument, Reason::UnsupportedMediaType)
             }
-            Self::NotAcceptable => (406, InvalidArgument, Reason::NotAcceptable),
+            Self::NotAcceptable(_) => (406, InvalidArgument, Reason::NotAcceptable),
             Self::TokenMissing => (401, Unauthenticated, Reason::TokenMissing),
             Self::TokenInvalid => (401, Unauthenticated, Reason::TokenInvalid),
             Self::TokenExpired => (401, Unauthenticated, Reason::TokenExpired),
@@ -224,6 +227,7 @@ impl Error {
             Self::HeadersTooLarge { .. } => (431, ResourceExhausted, Reason::HeadersTooLarge),
             Self::TooSlow => (408, DeadlineExceeded, Reason::RequestTooSlow),
             Self::Deadline => (504, DeadlineExceeded, Reason::Deadline),
+            Self::Draining => (503, Unavailable, Reason::Draining),
             Self::UpstreamMalformed(_) => (502, Internal, Reason::UpstreamMalformed),
             Self::ReplyTooLarge { .. } => (502, Internal, Reason::UpstreamReplyTooLarge),
         };
@@ -255,13 +259,14 @@ impl Error {
             | Self::Conflict(_)
             | Self::MediaType
             | Self::Encoding
-            | Self::NotAcceptable
+            | Self::NotAcceptable(_)
             | Self::TokenMissing
             | Self::TokenInvalid
             | Self::TokenExpired
             | Self::KeysUnavailable
             | Self::TooSlow
             | Self::Deadline
+            | Self::Draining
             | Self::UpstreamMalformed(_) => Vec::new(),
         }
     }
@@ -313,7 +318,7 @@ impl Error {
         if let Self::RateLimited { retry_after, .. } = self {
             Some(*retry_after)
         } else {
-            (*self == Self::KeysUnavailable).then_some(Duration::from_secs(1))
+            matches!(self, Self::KeysUnavailable | Self::Draining).then_some(Duration::from_secs(1))
         }
     }
 

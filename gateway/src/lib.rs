@@ -2,9 +2,9 @@
 //!
 //! A request passes the [`edge`], which asks who calls and how much; [`route`] finds the rpc
 //! that its path names; [`transcode`] makes its path, query and body one message, which goes
-//! [`upstream`]; [`reply`] shapes what comes back. `serve` is these steps in their order, on
-//! the tables that [`schema`] makes from descriptors when the process starts. What is refused
-//! on the way, and how that looks, is in [`error`].
+//! [`upstream`]; [`reply`] shapes what comes back, [`stream`] what comes bit by bit. `serve` is
+//! these steps in their order, on the tables that [`schema`] makes from descriptors when the
+//! process starts. What is refused on the way, and how that looks, is in [`error`].
 
 use std::{
     convert::Infallible,
@@ -30,6 +30,7 @@ pub mod route;
 pub mod transcode;
 pub mod upstream;
 pub mod reply;
+pub mod stream;
 pub mod error;
 mod observe;
 
@@ -38,6 +39,7 @@ pub use config::Config;
 use edge::{
     auth::{Verify, by_mesh},
     client_ip::Network,
+    cors::Origin,
     limits::Limits,
     rate_limit::Limiter,
 };
@@ -46,6 +48,7 @@ use schema::{
     Binding,
     compile::{Access, compile},
 };
+use stream::Leaving;
 use upstream::{Pattern, Upstream};
 
 /// The gateway as one HTTP service. Cheap to clone.
@@ -59,14 +62,18 @@ struct Inner {
     limiter: Limiter,
     limits: Limits,
     trusted_proxies: Vec<Network>,
+    cors_origins: Vec<Origin>,
     default_timeout: Duration,
     max_timeout: Duration,
+    max_stream_age: Duration,
+    leaving: Leaving,
     ignored_parameters: Vec<String>,
 }
 
 /// Where a path leads.
 struct Route {
-    binding: Binding,
+    /// A stream outlives its request.
+    binding: Arc<Binding>,
     upstream: Upstream,
 }
 
@@ -100,7 +107,7 @@ pub async fn app(mut config: Config) -> anyhow::Result<App> {
         verify: by_mesh(auth.clone()),
     };
     let gateway = Gateway::new(pool, config, outside)?;
-    Ok(app.http(gateway))
+    Ok(gateway.on(app))
 }
 
 fn access(rule: &mesh::auth::Rule) -> Access {
@@ -116,6 +123,18 @@ fn access(rule: &mesh::auth::Rule) -> Access {
 // === impl Gateway ===
 
 impl Gateway {
+    /// Serves it in a process. When that leaves, streams end after four fifths of the drain, so
+    /// that what they say last still arrives.
+    #[must_use]
+    pub fn on(self, app: App) -> App {
+        let leaving = self.0.leaving.clone();
+        app.http(self).task("streams", async move |draining| {
+            draining.begun().await;
+            leaving.begin();
+            Ok(())
+        })
+    }
+
     /// Makes the tables. What cannot be served is left out with a warning that names it.
     ///
     /// # Errors
@@ -145,7 +164,7 @@ impl Gateway {
             if template.is_unusual() {
                 tracing::warn!(rpc = path, "{} has segments after `**`", template.text);
             }
-            let route = Route { binding, upstream: (outside.upstream)(&target) };
+            let route = Route { binding: Arc::new(binding), upstream: (outside.upstream)(&target) };
             if let Err(taken) = router.insert(&http, &template, route) {
                 let first = router.route(taken.by).map(|route| route.binding.method.path.as_str());
                 anyhow::bail!(
@@ -162,8 +181,11 @@ impl Gateway {
             limiter: Limiter::new(config.rate_limits),
             limits: Limits::default(),
             trusted_proxies: config.trusted_proxies,
+            cors_origins: config.cors_origins,
             default_timeout: config.default_timeout,
             max_timeout: config.max_timeout,
+            max_stream_age: config.max_stream_age,
+            leaving: Leaving::new(config.mesh.propagation + config.mesh.drain * 4 / 5),
             ignored_parameters: config.ignored_parameters,
         })))
     }

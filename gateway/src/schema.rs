@@ -24,6 +24,8 @@ pub struct Method {
     pub anonymous: bool,
     /// Whether it makes a resource (AIP-133): then 201 and `Location`.
     pub creates: bool,
+    /// Whether it answers with a stream.
+    pub streams: bool,
 }
 
 /// One method and path of an rpc, and where its fields come from.
@@ -45,6 +47,8 @@ pub struct Binding {
     pub etag: Option<FieldPath>,
     /// The string that takes `Idempotency-Key` (AIP-155).
     pub request_id: Option<FieldDescriptor>,
+    /// The string that takes `Last-Event-ID`: where a stream goes on.
+    pub resume: Option<FieldDescriptor>,
     /// What is filled for a PATCH (AIP-134).
     pub mask: Option<Mask>,
 }

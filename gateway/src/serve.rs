@@ -1,34 +1,37 @@
 //! One request from its head to its reply, step by step; each step may refuse it.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts,
-};
+use http::{HeaderMap, HeaderValue, Method, Response, header, request::Parts};
 use http_body::Body;
 use mesh::{Ctx, auth::Caller, ctx::Trace, deadline::within, server::Peer};
+use prost_reflect::FieldDescriptor;
 
 use crate::{
     Inner, Route,
     edge::{
         auth::{bearer, refusal},
         client_ip::client_ip,
-        deadline, headers,
+        cors, deadline, headers,
         rate_limit::Admitted,
-        security,
     },
-    error::{Error, Failure, seconds},
-    observe,
-    reply::{conditional, idempotency, negotiate, problem},
+    error::{Error, Failure},
+    observe::{self, Line},
+    reply::{conditional, idempotency, negotiate},
     route::{
         template::bad_escape,
         trie::{ANY, Found, Missed},
     },
     schema::{Binding, Body as RequestBody, compile::is_http_body},
-    transcode::{Input, Reply, json_to_wire, wire_to_json},
-    upstream::{self, Answer},
+    stream::{Stream, reply::Format},
+    transcode::{Input, json_to_wire, wire_to_json},
+    upstream,
 };
+
+mod answer;
+
+use answer::{Content, finish, options};
 
 /// What is known of a request by the time it is answered, well or not.
 #[derive(Debug, Default)]
@@ -37,6 +40,8 @@ struct Seen {
     /// The field of the request that is the body.
     body: Option<String>,
     rate: Option<Admitted>,
+    /// The site of the page that may read the reply.
+    origin: Option<HeaderValue>,
     conditional: bool,
 }
 
@@ -60,11 +65,17 @@ impl Inner {
         let trace_id = ctx.trace_id();
         let mut response = match answer {
             Ok(response) => response,
-            Err(failure) => self.failed(failure, &parts, &seen, &trace_id),
+            Err(failure) => self.failed(failure, &parts, &seen, &trace_id).map(Content::Whole),
         };
         finish(&mut response, &parts.method, &seen, &trace_id);
-        observe::answered(&parts.method, &seen.route, response.status(), started, &trace_id);
-        response.map(|body| tonic::body::Body::new(http_body_util::Full::new(body)))
+        if !matches!(response.body(), Content::Stream(_)) {
+            observe::answered(&parts.method, &seen.route, response.status(), started, &trace_id);
+        }
+        response.map(|content| match content {
+            Content::Whole(bytes) => tonic::body::Body::new(http_body_util::Full::new(bytes)),
+            Content::Stream(stream) => tonic::body::Body::new(stream),
+            Content::Unsaid => tonic::body::Body::empty(),
+        })
     }
 
     /// The steps, in the order of section 5 of the gateway's design.
@@ -75,7 +86,7 @@ impl Inner {
         body: B,
         timeout: Result<Duration, Error>,
         seen: &mut Seen,
-    ) -> Result<Response<Bytes>, Failure>
+    ) -> Result<Response<Content>, Failure>
     where
         B: Body<Data = Bytes> + Send,
     {
@@ -83,8 +94,12 @@ impl Inner {
         headers::check(parts)?;
         let peer = parts.extensions.get::<Peer>().map_or(IpAddr::from([0; 4]), |peer| peer.0.ip());
         let client = client_ip(peer, &parts.headers, &self.trusted_proxies)?;
-        let caller = self.caller(ctx, &parts.headers).await;
         let path = parts.uri.path();
+        seen.origin = cors::origin(&parts.headers, &self.cors_origins);
+        if cors::is_preflight(parts) {
+            return Ok(self.preflight(path, seen)?.map(Content::Whole));
+        }
+        let caller = self.caller(ctx, &parts.headers).await;
         // A token that cannot be checked now may be a good one: it is not held against anybody.
         if !matches!(caller, Ok(Some(_)) | Err(Error::KeysUnavailable)) {
             seen.rate = self.limiter.admit(path, client, mesh::clock::instant())?;
@@ -96,7 +111,7 @@ impl Inner {
         }
         let found = match self.route(&parts.method, path)? {
             Ok(found) => found,
-            Err(allow) => return Ok(options(&allow)),
+            Err(allow) => return Ok(options(&allow).map(Content::Whole)),
         };
         let binding = &found.route.binding;
         seen.route.clone_from(&binding.template.text);
@@ -107,11 +122,12 @@ impl Inner {
             return Err(Error::TokenMissing.into());
         }
         timeout?;
-        if !negotiate::shape(&parts.headers).1 && !is_http_body(&binding.method.output) {
-            return Err(Error::NotAcceptable.into());
-        }
+        let format = acceptable(binding, &parts.headers)?;
         let metadata = headers::forwarded(parts, client)?;
         let frame = self.frame(ctx, parts, body, &found, caller.as_ref(), seen).await?;
+        if binding.method.streams {
+            return self.stream(ctx, parts, found.route, format, metadata, frame).await;
+        }
         let call = upstream::call(
             found.route.upstream.clone(),
             &binding.method.path,
@@ -123,7 +139,47 @@ impl Inner {
             .await
             .map_err(|_late| Failure::from(Error::Deadline))??;
         let reply = wire_to_json(binding, &answer.message)?;
-        Ok(self.succeeded(parts, binding, reply, &answer))
+        Ok(self.succeeded(parts, binding, reply, &answer).map(Content::Whole))
+    }
+
+    /// A call that is answered with a stream: its time is its own, for nobody waits for its end.
+    async fn stream(
+        &self,
+        ctx: &Ctx,
+        parts: &Parts,
+        route: &Route,
+        format: Format,
+        metadata: HeaderMap,
+        frame: Bytes,
+    ) -> Result<Response<Content>, Failure> {
+        let age = self.max_stream_age;
+        let ctx = Ctx::root(deadline::timeout(&parts.headers, age, age)?, ctx.trace());
+        let binding = &route.binding;
+        let call = upstream::stream(
+            route.upstream.clone(),
+            &binding.method.path,
+            metadata,
+            frame,
+            self.limits.reply,
+        );
+        let (started, trace) = (mesh::clock::instant(), ctx.trace_id());
+        let (shared, pool) = (Arc::clone(binding), self.pool.clone());
+        let begun = Stream::begin(&ctx, call, shared, format, pool, self.leaving.clone());
+        ctx.scope(async {
+            let stream = begun.await?;
+            let mut headers = headers::returned(stream.metadata());
+            stream.head(&mut headers);
+            let content = if parts.method == Method::HEAD {
+                Content::Unsaid
+            } else {
+                let (method, route) = (parts.method.clone(), binding.template.text.clone());
+                Content::Stream(stream.body(Line::new(method, route, started, trace)))
+            };
+            let mut response = Response::new(content);
+            *response.headers_mut() = headers;
+            Ok(response)
+        })
+        .await
     }
 
     /// Who calls; `None` for whoever brings no token.
@@ -134,6 +190,16 @@ impl Inner {
             Ok(Err(problem)) => Err(refusal(problem)),
             Err(_late) => Err(Error::Deadline),
         }
+    }
+
+    /// S13: what a page of another site may ask of a path.
+    fn preflight(&self, path: &str, seen: &Seen) -> Result<Response<Bytes>, Error> {
+        let allow = self.route(&Method::OPTIONS, path)?.err().unwrap_or_default();
+        let mut response = options(&allow);
+        if seen.origin.is_some() {
+            cors::preflight(&mut response, &allow);
+        }
+        Ok(response)
     }
 
     /// Finds the route (S13); the inner `Err` is what OPTIONS asks for.
@@ -191,6 +257,10 @@ impl Inner {
             let principal = caller.map_or("anonymous", Caller::principal);
             (key, idempotency::id(principal, key))
         });
+        let resume = match &binding.resume {
+            Some(_) => conditional::last_event_id(&parts.headers)?,
+            None => None,
+        };
         if binding.body != RequestBody::None && !body.is_end_stream() {
             negotiate::json_body(&parts.headers)?;
         }
@@ -203,127 +273,24 @@ impl Inner {
             body: &body,
             etag,
             request_id,
+            resume,
             ignored: &self.ignored_parameters,
         };
         json_to_wire(binding, &input)
     }
-
-    fn succeeded(
-        &self,
-        parts: &Parts,
-        binding: &Binding,
-        reply: Reply,
-        answer: &Answer,
-    ) -> Response<Bytes> {
-        let mut response = Response::new(reply.body);
-        *response.headers_mut() = headers::returned(&answer.metadata);
-        let headers = response.headers_mut();
-        let content_type = reply.content_type.and_then(|value| HeaderValue::try_from(value).ok());
-        let json = HeaderValue::from_static("application/json");
-        headers.insert(header::CONTENT_TYPE, content_type.unwrap_or(json));
-        if answer.metadata.get(upstream::REPLAYED).is_some_and(|value| value == "true") {
-            let name = HeaderName::from_static("idempotent-replayed");
-            headers.insert(name, HeaderValue::from_static("true"));
-        }
-        let tag = reply.etag.as_deref().and_then(conditional::entity_tag);
-        if let Some(tag) = &tag {
-            headers.insert(header::ETAG, tag.clone());
-        }
-        if binding.method.creates && parts.method == Method::POST {
-            if let Some(location) = reply.name.and_then(|name| self.location(binding, &name)) {
-                headers.insert(header::LOCATION, location);
-            }
-            *response.status_mut() = StatusCode::CREATED;
-        }
-        let reads = matches!(parts.method, Method::GET | Method::HEAD);
-        if reads && tag.is_some_and(|tag| conditional::is_unchanged(&parts.headers, &tag)) {
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            response.headers_mut().remove(header::CONTENT_TYPE);
-            *response.body_mut() = Bytes::new();
-        }
-        response
-    }
-
-    /// S53: where a new resource is read, if it can be read here.
-    fn location(&self, binding: &Binding, name: &str) -> Option<HeaderValue> {
-        use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-        const UNSAFE: &AsciiSet = &CONTROLS
-            .add(b' ')
-            .add(b'"')
-            .add(b'#')
-            .add(b'%')
-            .add(b'<')
-            .add(b'>')
-            .add(b'?')
-            .add(b'[')
-            .add(b'\\')
-            .add(b']')
-            .add(b'^')
-            .add(b'`')
-            .add(b'{')
-            .add(b'|')
-            .add(b'}');
-        let version = binding.template.text.split('/').nth(1)?;
-        let path = format!("/{version}/{}", utf8_percent_encode(name, UNSAFE));
-        self.router.find(Method::GET.as_str(), &path).ok()?;
-        HeaderValue::try_from(path).ok()
-    }
-
-    fn failed(
-        &self,
-        mut failure: Failure,
-        parts: &Parts,
-        seen: &Seen,
-        trace_id: &str,
-    ) -> Response<Bytes> {
-        if failure.code == tonic::Code::Aborted && seen.conditional {
-            failure.http = StatusCode::PRECONDITION_FAILED;
-        }
-        let (shape, _) = negotiate::shape(&parts.headers);
-        let about = problem::About { path: parts.uri.path(), body: seen.body.as_deref(), trace_id };
-        let (content_type, body) = problem::body(&failure, shape, &self.pool, about);
-        let mut response = Response::new(Bytes::from(body));
-        *response.status_mut() = failure.http;
-        *response.headers_mut() = failure.headers;
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        response
-    }
 }
 
-/// What stands on every reply, whatever became of the request.
-fn finish(response: &mut Response<Bytes>, method: &Method, seen: &Seen, trace_id: &str) {
-    let status = response.status();
-    let length = response.body().len();
-    let headers = response.headers_mut();
-    if !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+/// Checks that what is answered may be, and says how a stream of it looks.
+fn acceptable(binding: &Binding, headers: &HeaderMap) -> Result<Format, Error> {
+    let raw = |field: &FieldDescriptor| field.kind().as_message().is_some_and(is_http_body);
+    if is_http_body(&binding.method.output) || binding.response.as_ref().is_some_and(raw) {
+        return Ok(Format::Raw);
     }
-    let mut set = |name: &'static str, value: String| {
-        if let Ok(value) = HeaderValue::try_from(value) {
-            headers.insert(name, value);
-        }
-    };
-    set("x-trace-id", trace_id.to_owned());
-    if let Some(Admitted { rule, quota, remaining, reset }) = &seen.rate {
-        let window = quota.window.as_secs();
-        set("ratelimit-policy", format!("\"{rule}\";q={};w={window}", quota.limit));
-        set("ratelimit", format!("\"{rule}\";r={remaining};t={}", seconds(*reset)));
+    if binding.method.streams {
+        return negotiate::format(headers);
     }
-    security::apply(headers);
-    if *method == Method::HEAD {
-        *response.body_mut() = Bytes::new();
-    }
-}
-
-/// The answer to OPTIONS.
-fn options(allow: &BTreeSet<String>) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::new());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    let allow = allow.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-    if let Ok(allow) = HeaderValue::try_from(allow) {
-        response.headers_mut().insert(header::ALLOW, allow);
-    }
-    response
+    let json = negotiate::shape(headers).1;
+    json.then_some(Format::Array).ok_or(Error::NotAcceptable("application/json"))
 }
 
 /// What `Allow` names: what is bound, and what follows from that.

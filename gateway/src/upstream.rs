@@ -1,4 +1,4 @@
-//! Which upstream serves a service, and one unary call to it in raw bytes.
+//! Which upstream serves a service, and one call to it in raw bytes.
 
 use base64::{
     Engine as _, alphabet,
@@ -18,6 +18,10 @@ use crate::{
     reply::problem::http_status,
     transcode::PREFIX,
 };
+
+mod messages;
+
+pub use messages::{Messages, stream};
 
 /// What a call goes to: `mesh::Channel`, or something that a test made up.
 pub type Upstream = BoxCloneSyncService<Request<Body>, Response<Body>, std::convert::Infallible>;
@@ -115,19 +119,7 @@ pub async fn call(
     frame: Bytes,
     limit: usize,
 ) -> Result<Answer, Failure> {
-    let mut request = Request::new(Body::new(http_body_util::Full::new(frame)));
-    *request.method_mut() = http::Method::POST;
-    *request.version_mut() = http::Version::HTTP_2;
-    *request.uri_mut() = path.clone().into();
-    *request.headers_mut() = metadata;
-    let headers = request.headers_mut();
-    headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    let response = match upstream.oneshot(request).await {
-        Ok(response) => response,
-        Err(never) => match never {},
-    };
-    let (head, body) = response.into_parts();
+    let (head, body) = send(upstream, request(path, metadata, frame)).await;
     if head.headers.contains_key(Status::GRPC_STATUS) {
         return Err(failure(&head.headers, &HeaderMap::new()).unwrap_or_else(|| {
             Failure::from(Error::UpstreamMalformed("it succeeded without a message"))
@@ -150,6 +142,25 @@ pub async fn call(
         metadata.insert(REPLAYED, replayed.clone());
     }
     Ok(Answer { message, metadata })
+}
+
+fn request(path: &PathAndQuery, metadata: HeaderMap, frame: Bytes) -> Request<Body> {
+    let mut request = Request::new(Body::new(http_body_util::Full::new(frame)));
+    *request.method_mut() = http::Method::POST;
+    *request.version_mut() = http::Version::HTTP_2;
+    *request.uri_mut() = path.clone().into();
+    *request.headers_mut() = metadata;
+    let headers = request.headers_mut();
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    request
+}
+
+async fn send(upstream: Upstream, request: Request<Body>) -> (http::response::Parts, Body) {
+    match upstream.oneshot(request).await {
+        Ok(response) => response.into_parts(),
+        Err(never) => match never {},
+    }
 }
 
 /// Said by a service whose answer is the one that it gave before to the same `request_id`.

@@ -1,5 +1,6 @@
 //! A process: what it listens on, what it serves, what runs beside, and how it leaves.
 
+mod events;
 mod run;
 mod serve;
 
@@ -55,6 +56,8 @@ pub struct App {
     checks: Vec<(&'static str, server::Check)>,
     tasks: Vec<(&'static str, Task)>,
     closers: Vec<Closer>,
+    /// What is served once it is known in whole.
+    events: events::Events,
     draining: Draining,
     tracker: TaskTracker,
 }
@@ -125,6 +128,7 @@ impl App {
             checks: Vec::new(),
             tasks: Vec::new(),
             closers: Vec::new(),
+            events: events::Events::default(),
             draining: Draining::default(),
             tracker: TaskTracker::new(),
             config,

@@ -2,7 +2,8 @@
 //!
 //! A [`Channel`] is one callee with all its instances. It gives every call a deadline, a
 //! trace and an identity (`call`), and sends it over a connection that is open already
-//! (`endpoint`). A request that a connection did not send goes to the next one.
+//! (`endpoint`). A request that a connection did not send goes to the next one. Streams that last
+//! have connections of their own (`long`).
 
 use std::{
     convert::Infallible,
@@ -19,6 +20,7 @@ use crate::{auth::SignIn, registry::Address, status};
 
 mod call;
 mod endpoint;
+mod long;
 mod reply;
 pub mod http;
 
@@ -37,6 +39,11 @@ struct Callee {
 /// How far a call may go: attached to a request by [`Within::within`].
 #[derive(Clone, Copy, Debug)]
 struct Limit(Duration);
+
+/// In the extensions of a request: its answer is a stream that may last, and may be read slowly.
+/// It gets a place on connections that no other calls share.
+#[derive(Clone, Copy, Debug)]
+pub struct Long;
 
 /// Bounds a single call more tightly than the call it belongs to: on a message or a request.
 pub trait Within<T> {

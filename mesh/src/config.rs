@@ -65,6 +65,10 @@ pub struct Config {
     #[arg(long = "allow-plaintext", env = "MESH_ALLOW_PLAINTEXT")]
     pub allow_plaintext: bool,
 
+    /// Debug builds only: lets the admin port arm places at which this process kills itself.
+    #[arg(long = "failpoints", env = "MESH_FAILPOINTS")]
+    pub failpoints: bool,
+
     /// Sockets that are open already: how a test knows every port before it starts a process.
     #[arg(skip)]
     pub bound: Option<Arc<Bound>>,
@@ -154,6 +158,7 @@ impl Config {
             drain: Duration::from_secs(5),
             call_timeout: Duration::from_secs(10),
             allow_plaintext: false,
+            failpoints: false,
             bound: Some(Arc::new(bound)),
         }
     }

@@ -5,7 +5,8 @@
 //! deadline and its trace in a [`Ctx`], and leaves again through a [`Channel`] of [`client`],
 //! which finds the callee in the [`registry`]. [`auth`] says who calls and [`status`] what
 //! they are told. What must survive a crash is kept by [`store`] and its neighbours:
-//! [`idempotency`], [`outbox`], [`barrier`] and [`saga`].
+//! [`idempotency`], [`outbox`], [`barrier`] and [`saga`]. Events leave through the outbox, are
+//! read in the order of its [`log`], and are taken in elsewhere by what [`consume`]s them.
 
 pub mod wire;
 pub mod app;
@@ -22,8 +23,13 @@ pub mod status;
 pub mod store;
 pub mod idempotency;
 pub mod outbox;
+mod lease;
+pub mod log;
+pub mod consume;
 pub mod barrier;
 pub mod saga;
+pub mod operator;
+pub mod failpoint;
 pub mod money;
 pub mod resource;
 pub mod page;

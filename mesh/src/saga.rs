@@ -19,23 +19,20 @@
 
 mod decide;
 mod journal;
+pub(crate) mod operate;
+mod outcome;
 mod runner;
 
 use std::{collections::HashMap, fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
-use tonic::Status;
 
-use crate::{
-    barrier::Command,
-    client::{Verdict, judge},
-    status,
-    store::{Failure, Txn, TxnError},
-};
+use crate::barrier::Command;
 
 pub use decide::State;
-pub use journal::{Direction, History, Record, StepState, history};
+pub use journal::{Direction, History, Record, StepState, due_now, history};
+pub use outcome::{Effect, Outcome, Stale, Why};
 pub use runner::{Created, Runner};
 
 /// The reason of a compensation that began because the pivot was not reached in time.
@@ -44,9 +41,17 @@ pub const TIMED_OUT: &str = "TIMED_OUT";
 /// A saga's list of steps; `P` is what a step is called on. Begins as [`Compensable`].
 pub struct Saga<P, Phase = Compensable> {
     kind: &'static str,
+    older: Option<Older>,
     steps: Vec<Step<P>>,
     compensated: Option<fn(&P, &Why) -> Effect>,
     phase: PhantomData<Phase>,
+}
+
+/// A shorter list that had another name, and that this one goes on with.
+#[derive(Clone, Copy, Debug)]
+struct Older {
+    kind: &'static str,
+    steps: usize,
 }
 
 /// Before the pivot: every step says how it is undone.
@@ -69,6 +74,7 @@ enum Role<P> {
     Compensable { undo: Act<P> },
     Pivot,
     Retriable,
+    Recallable { undo: Act<P> },
 }
 
 /// What one call of a step function knows.
@@ -85,71 +91,6 @@ pub struct Run {
     /// Until when the pivot is to be reached.
     pub deadline: OffsetDateTime,
     replies: Arc<HashMap<String, Vec<u8>>>,
-}
-
-/// What a step came to.
-#[derive(Clone, Debug)]
-pub enum Outcome {
-    /// It is done.
-    Done {
-        /// What later steps can read.
-        reply: Vec<u8>,
-        /// What is written with the record of the step.
-        effect: Option<Effect>,
-    },
-    /// A rule said no, for good: what was done is undone. After the pivot, and when undoing, a
-    /// person has to look.
-    No {
-        /// Why.
-        why: Why,
-        /// Whether this should not have happened.
-        alert: bool,
-    },
-    /// It was not sent: later, and no try is counted.
-    NotSent {
-        /// Why.
-        why: String,
-    },
-    /// It is not known whether it was done: asked again with the same command.
-    Unsure {
-        /// Why.
-        why: String,
-    },
-    /// It is under way and ends by itself: looked at again later, and no try is counted.
-    Wait {
-        /// When, unless something wakes the saga.
-        until: OffsetDateTime,
-        /// For what.
-        why: String,
-        /// What is written now.
-        effect: Option<Effect>,
-    },
-}
-
-type Write = dyn for<'c> Fn(&'c Txn) -> BoxFuture<'c, Result<(), Stale>> + Send + Sync;
-
-/// What a step writes into our own database, in the transaction that records the step.
-#[derive(Clone)]
-pub struct Effect(Arc<Write>);
-
-/// Why an effect was not written.
-#[derive(Debug, thiserror::Error)]
-pub enum Stale {
-    /// The row is not as the step read it: the step is called again.
-    #[error("the row has changed")]
-    Changed,
-    /// The database failed.
-    #[error(transparent)]
-    Failed(#[from] Failure),
-}
-
-/// Why a saga is undone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Why {
-    /// A word for programs.
-    pub reason: String,
-    /// A sentence for people.
-    pub message: String,
 }
 
 /// A saga to create.
@@ -212,7 +153,17 @@ impl<P> Saga<P, Compensable> {
     /// A saga of this kind. A change of its steps is another kind.
     #[must_use]
     pub fn named(kind: &'static str) -> Self {
-        Self { kind, steps: Vec::new(), compensated: None, phase: PhantomData }
+        Self { kind, older: None, steps: Vec::new(), compensated: None, phase: PhantomData }
+    }
+
+    /// Takes over the sagas of the kind `older`, whose list was the first `steps` of this one:
+    /// those under way go on here, those that ended well do their last step once more (it is
+    /// answered as it was) and go on behind it. Sagas that another process still works on are
+    /// taken over when it lets go of them.
+    #[must_use]
+    pub fn continues(mut self, older: &'static str, steps: usize) -> Self {
+        self.older = Some(Older { kind: older, steps });
+        self
     }
 
     /// A step that `undo` reverses. `undo` is also called for a step that may never have
@@ -229,6 +180,7 @@ impl<P> Saga<P, Compensable> {
         self.steps.push(Step { key, role: Role::Pivot, act });
         Saga {
             kind: self.kind,
+            older: self.older,
             steps: self.steps,
             compensated: self.compensated,
             phase: PhantomData,
@@ -241,6 +193,15 @@ impl<P> Saga<P, Retriable> {
     #[must_use]
     pub fn retriable(mut self, key: &'static str, act: Act<P>) -> Self {
         self.steps.push(Step { key, role: Role::Retriable, act });
+        self
+    }
+
+    /// A step that is repeated until it is done, and that `undo` can call back for a while: a
+    /// saga that is turned round past its pivot begins with that, and goes on forward if `undo`
+    /// answers [`Outcome::Resume`].
+    #[must_use]
+    pub fn recallable(mut self, key: &'static str, act: Act<P>, undo: Act<P>) -> Self {
+        self.steps.push(Step { key, role: Role::Recallable { undo }, act });
         self
     }
 
@@ -269,114 +230,6 @@ impl Run {
     }
 }
 
-// === impl Outcome ===
-
-impl Outcome {
-    /// Done; nothing kept, nothing written.
-    #[must_use]
-    pub fn done() -> Self {
-        Self::Done { reply: Vec::new(), effect: None }
-    }
-
-    /// Keeps what later steps can read.
-    #[must_use]
-    pub fn keep(mut self, bytes: Vec<u8>) -> Self {
-        if let Self::Done { reply, .. } = &mut self {
-            *reply = bytes;
-        }
-        self
-    }
-
-    /// Writes this with the record of the step.
-    #[must_use]
-    pub fn with(mut self, write: Effect) -> Self {
-        if let Self::Done { effect, .. } | Self::Wait { effect, .. } = &mut self {
-            *effect = Some(write);
-        }
-        self
-    }
-
-    /// No, for this reason.
-    #[must_use]
-    pub fn no(reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::No { why: Why::new(reason, message), alert: false }
-    }
-
-    /// Not yet: look again at `until`.
-    #[must_use]
-    pub fn wait(until: OffsetDateTime, why: impl Into<String>) -> Self {
-        Self::Wait { until, why: why.into(), effect: None }
-    }
-}
-
-/// What a participant's failure means for the step that asked it.
-impl From<Status> for Outcome {
-    fn from(failure: Status) -> Self {
-        let why = || format!("{}: {}", failure.code(), failure.message());
-        match judge(&failure) {
-            Verdict::NotSent => Self::NotSent { why: why() },
-            Verdict::Unsure => Self::Unsure { why: why() },
-            Verdict::No => {
-                let reason = status::reason(&failure).map_or_else(
-                    || crate::telemetry::code(failure.code()).to_owned(),
-                    |info| info.reason,
-                );
-                // Any other code is a bug, or a contract that the two sides read differently.
-                let alert = failure.code() != tonic::Code::FailedPrecondition;
-                Self::No { why: Why::new(reason, failure.message()), alert }
-            }
-        }
-    }
-}
-
-// === impl Effect ===
-
-impl Effect {
-    /// What `write` does. It may run several times, and only its last run counts.
-    pub fn new<F>(write: F) -> Self
-    where
-        F: for<'c> Fn(&'c Txn) -> BoxFuture<'c, Result<(), Stale>> + Send + Sync + 'static,
-    {
-        Self(Arc::new(write))
-    }
-
-    /// Both, this one first.
-    fn then(self, next: Self) -> Self {
-        Self::new(move |txn| {
-            let (first, next) = (Arc::clone(&self.0), Arc::clone(&next.0));
-            Box::pin(async move {
-                first(txn).await?;
-                next(txn).await
-            })
-        })
-    }
-}
-
-impl fmt::Debug for Effect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Effect")
-    }
-}
-
-impl TxnError for Stale {
-    fn failure(&self) -> Option<&Failure> {
-        match self {
-            Self::Changed => None,
-            Self::Failed(failure) => Some(failure),
-        }
-    }
-}
-
-// === impl Why ===
-
-impl Why {
-    /// A reason and a sentence.
-    #[must_use]
-    pub fn new(reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { reason: reason.into(), message: message.into() }
-    }
-}
-
 // === impl Settings ===
 
 impl Default for Settings {
@@ -384,7 +237,7 @@ impl Default for Settings {
         Self {
             lease: Duration::from_secs(30),
             poll: Duration::from_secs(1),
-            concurrency: 64,
+            concurrency: 256,
             step_timeout: Duration::from_secs(35),
             backoff_first: Duration::from_millis(100),
             backoff_max: Duration::from_secs(60),

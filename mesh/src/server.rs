@@ -12,6 +12,6 @@ mod health;
 
 pub use accept::Peer;
 pub(crate) use accept::{Listener, Wire};
-pub(crate) use admin::{Check, Readiness, admin};
-pub(crate) use call::Calls;
+pub(crate) use admin::{Check, Readiness, admin, failpoints};
+pub(crate) use call::{Calls, Limits};
 pub(crate) use health::health;

@@ -5,6 +5,7 @@
 //! run again when the database asks for it (`again`).
 
 mod again;
+mod connection;
 mod group;
 /// Tables that are made and changed at start, in order.
 pub mod migrate;
@@ -16,37 +17,18 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use self::connection::Connections;
 use futures_util::future::BoxFuture;
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
-    FromQueryResult, QueryResult, RuntimeErr, Statement, Value, prelude::async_trait::async_trait,
-    sqlx,
+    ConnectionTrait, DatabaseConnection, DbErr, FromQueryResult, ProxyRow, RuntimeErr, Statement,
+    Value, sqlx,
 };
 use tokio::sync::watch;
 
 use crate::clock;
 
+pub use connection::{Reader, Txn};
 pub use migrate::{Migration, step};
-
-/// A transaction that a closure of [`Store::transaction`] works in.
-#[derive(Debug)]
-pub struct Txn(Transaction);
-
-#[derive(Debug)]
-enum Transaction {
-    Postgres(DatabaseTransaction),
-    Sqlite(sqlite::Sqlite),
-}
-
-/// What statements that only read are asked of.
-#[derive(Debug)]
-pub struct Reader(Connections);
-
-#[derive(Debug)]
-enum Connections {
-    Postgres(DatabaseConnection),
-    Sqlite(sqlite::Readers),
-}
 
 /// The database of a service. Clones share its connections.
 #[derive(Clone, Debug)]
@@ -210,6 +192,27 @@ impl Store {
         self.0.counters.seen.subscribe()
     }
 
+    /// Every row that the queries answer, all from one snapshot of a SQLite file, on a connection
+    /// and a thread of its own, until `each` has enough; it is told the number of the query.
+    pub(crate) async fn snapshot<F>(
+        &self,
+        queries: Vec<&'static str>,
+        each: F,
+    ) -> Result<(), Failure>
+    where
+        F: FnMut(usize, ProxyRow) -> bool + Send + 'static,
+    {
+        const DOING: &str = "read a snapshot";
+        let Connections::Sqlite(readers) = &self.0.reader.0 else {
+            return Err(Failure::new(DOING, "PostgreSQL takes one by a transaction"));
+        };
+        let path = readers.path().to_owned();
+        let read = move || sqlite::Sqlite::open(&path, true)?.snapshot(&queries, each);
+        // Not one of the threads that compute: it goes as fast as somebody reads.
+        let done = tokio::task::spawn_blocking(read).await;
+        done.map_err(|error| Failure::new(DOING, error.to_string()))?.map_err(failed_to(DOING))
+    }
+
     /// Finishes the transactions that wait and closes the connections. Later transactions are
     /// refused.
     ///
@@ -263,86 +266,6 @@ impl Failure {
 impl TxnError for Failure {
     fn failure(&self) -> Option<&Failure> {
         Some(self)
-    }
-}
-
-// === impl Txn ===
-
-#[async_trait]
-impl ConnectionTrait for Txn {
-    fn get_database_backend(&self) -> DbBackend {
-        match &self.0 {
-            Transaction::Postgres(_) => DbBackend::Postgres,
-            Transaction::Sqlite(_) => DbBackend::Sqlite,
-        }
-    }
-
-    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        match &self.0 {
-            Transaction::Postgres(txn) => txn.execute_raw(statement).await,
-            Transaction::Sqlite(connection) => connection.execute_raw(statement).await,
-        }
-    }
-
-    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        match &self.0 {
-            Transaction::Postgres(txn) => txn.execute_unprepared(sql).await,
-            Transaction::Sqlite(connection) => connection.execute_unprepared(sql).await,
-        }
-    }
-
-    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        match &self.0 {
-            Transaction::Postgres(txn) => txn.query_one_raw(statement).await,
-            Transaction::Sqlite(connection) => connection.query_one_raw(statement).await,
-        }
-    }
-
-    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        match &self.0 {
-            Transaction::Postgres(txn) => txn.query_all_raw(statement).await,
-            Transaction::Sqlite(connection) => connection.query_all_raw(statement).await,
-        }
-    }
-}
-
-// === impl Reader ===
-
-#[async_trait]
-impl ConnectionTrait for Reader {
-    fn get_database_backend(&self) -> DbBackend {
-        match &self.0 {
-            Connections::Postgres(_) => DbBackend::Postgres,
-            Connections::Sqlite(_) => DbBackend::Sqlite,
-        }
-    }
-
-    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        match &self.0 {
-            Connections::Postgres(pool) => pool.execute_raw(statement).await,
-            Connections::Sqlite(readers) => readers.free()?.execute_raw(statement).await,
-        }
-    }
-
-    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        match &self.0 {
-            Connections::Postgres(pool) => pool.execute_unprepared(sql).await,
-            Connections::Sqlite(readers) => readers.free()?.execute_unprepared(sql).await,
-        }
-    }
-
-    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        match &self.0 {
-            Connections::Postgres(pool) => pool.query_one_raw(statement).await,
-            Connections::Sqlite(readers) => readers.free()?.query_one_raw(statement).await,
-        }
-    }
-
-    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        match &self.0 {
-            Connections::Postgres(pool) => pool.query_all_raw(statement).await,
-            Connections::Sqlite(readers) => readers.free()?.query_all_raw(statement).await,
-        }
     }
 }
 

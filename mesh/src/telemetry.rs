@@ -39,6 +39,39 @@ pub struct Metrics {
     pub in_flight: Gauge,
     /// Connections being served now.
     pub connections: Gauge,
+    /// The newest position of this process's log.
+    pub log_head: Gauge,
+    /// Events that wait for a position.
+    pub log_unsequenced: Gauge,
+    /// How many positions a source's head is ahead of what was taken in.
+    pub consumer_lag: Family<Source, Gauge>,
+    /// Events that were taken in, or not, by source and outcome.
+    pub consumer_events: Family<Taken, Counter>,
+    /// Events that are parked, by consumer.
+    pub dead_letters: Family<Consumer, Gauge>,
+}
+
+/// The label of a consumer's progress.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Source {
+    /// Whose log is read.
+    pub source: String,
+}
+
+/// The labels of an event that came.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Taken {
+    /// Whose log it came from.
+    pub source: String,
+    /// `done`, `parked`, or `failed` for a try that is repeated.
+    pub outcome: &'static str,
+}
+
+/// The label of a consumer's dead letters.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Consumer {
+    /// Who could not take them in.
+    pub consumer: String,
 }
 
 /// The labels of a call.
@@ -82,6 +115,11 @@ impl Metrics {
             resent: Counter::default(),
             in_flight: Gauge::default(),
             connections: Gauge::default(),
+            log_head: Gauge::default(),
+            log_unsequenced: Gauge::default(),
+            consumer_lag: Family::default(),
+            consumer_events: Family::default(),
+            dead_letters: Family::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -115,9 +153,31 @@ impl Metrics {
             "Connections being served",
             metrics.connections.clone(),
         );
+        metrics.register_events(&mut registry);
         registry.register_collector(Box::new(Rootless));
         registry.register_collector(Box::new(Databases));
         Self { registry, ..metrics }
+    }
+
+    /// Those of events, on their way out and in.
+    fn register_events(&self, registry: &mut Registry) {
+        registry.register(names::LOG_HEAD, "The newest position of the log", self.log_head.clone());
+        registry.register(
+            names::LOG_UNSEQUENCED,
+            "Events that wait for a position",
+            self.log_unsequenced.clone(),
+        );
+        registry.register(
+            names::CONSUMER_LAG,
+            "How far the head of a source is ahead of what was taken in",
+            self.consumer_lag.clone(),
+        );
+        registry.register(
+            names::CONSUMER_EVENTS,
+            "Events that came, by what became of them",
+            self.consumer_events.clone(),
+        );
+        registry.register(names::DLQ_DEPTH, "Events that are parked", self.dead_letters.clone());
     }
 
     /// All metrics in the text format of OpenMetrics.

@@ -1,12 +1,17 @@
 //! `meshproof bench orders`: orders a second and how long they take, beside the floor.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use mesh::{
-    Channel, client::http::Http, ctx, registry::Registry, wire::ordermesh::auth::v1 as auth,
+    Channel, Ctx,
+    client::http::Http,
+    clock,
+    ctx::Trace,
+    registry::Registry,
+    wire::ordermesh::auth::v1::{PasswordCredential, issue_token_request::Credential},
 };
-use proto::catalog::v1::{ListVariantsRequest, catalog_service_client::CatalogServiceClient};
+use proto::events::v1::{SubscribeRequest, event_log_service_client::EventLogServiceClient};
 use serde_json::{Value, json};
 use tonic::codegen::{
     Bytes,
@@ -14,9 +19,13 @@ use tonic::codegen::{
 };
 
 use crate::{
+    access::{Authorization, Identity, Place, request, sign_in},
+    cli::progress,
+    collect::Sources,
     cpu,
-    load::{Buyer, Outcome, Until},
+    load::{Buyer, Outcome, Until, variants},
     store_floor::Floor,
+    world::World,
 };
 
 /// Rounds of load and floor, one after the other; figures are medians.
@@ -24,25 +33,11 @@ const ROUNDS: usize = 3;
 /// How many orders a closed loop keeps in flight.
 const AT_ONCE: usize = 64;
 
+/// How long orders may take to be delivered, and the log to be read.
+const REST: Duration = Duration::from_secs(300);
+
 /// How soon an admin port or the simulator answers.
 const SOON: Duration = Duration::from_secs(2);
-
-/// Measures a running mesh.
-#[derive(Debug, clap::Parser)]
-#[command(name = "meshproof", version, about)]
-pub struct Cli {
-    /// What to measure.
-    #[command(subcommand)]
-    pub command: Command,
-}
-
-/// What can be measured.
-#[derive(Debug, clap::Subcommand)]
-pub enum Command {
-    /// Benchmarks; each prints one JSON object.
-    #[command(subcommand)]
-    Bench(Bench),
-}
 
 /// The benchmarks.
 #[derive(Debug, clap::Subcommand)]
@@ -78,6 +73,12 @@ pub struct Orders {
     /// Their password.
     #[arg(long)]
     pub password: String,
+    /// The e-mail address of the admin, who may read logs and tables.
+    #[arg(long)]
+    pub admin: String,
+    /// File with the admin's password.
+    #[arg(long)]
+    pub admin_password_file: PathBuf,
     /// How long each part of a round lasts.
     #[arg(long, default_value = "5s", value_parser = mesh::config::duration)]
     pub each: Duration,
@@ -86,14 +87,20 @@ pub struct Orders {
     pub provider: Duration,
 }
 
-/// Measures what `cli` names; the answer is one JSON object.
-///
-/// # Errors
-/// The mesh cannot be reached, or an order failed: then there are no figures.
-pub async fn run(cli: Cli) -> anyhow::Result<Value> {
-    let Command::Bench(Bench::Orders(orders)) = cli.command;
-    orders.measure().await
+// === impl Bench ===
+
+impl Bench {
+    /// Measures what is named; the answer is one JSON object.
+    ///
+    /// # Errors
+    /// The mesh cannot be reached, or an order failed: then there are no figures.
+    pub async fn run(self) -> anyhow::Result<Value> {
+        let Self::Orders(orders) = self;
+        orders.measure().await
+    }
 }
+
+// === impl Orders ===
 
 impl Orders {
     async fn measure(self) -> anyhow::Result<Value> {
@@ -105,7 +112,7 @@ impl Orders {
         self.slow_down_the_provider().await?;
         let buyer = Buyer {
             orders: channel("orders"),
-            authorization: self.sign_in(channel("users")).await?.parse()?,
+            authorization: self.sign_in(channel("users")).await?,
             variants: variants(channel("catalog")).await?,
         };
         // Warm: connections, caches, prepared statements.
@@ -144,8 +151,15 @@ impl Orders {
         let create = buyer.open(half, self.each * 2, Until::Accepted).await;
         good(&create)?;
         self.quiet(&buyer).await?;
+        let from = clock::micros(clock::now());
         let whole = buyer.open(half, self.each * 2, Until::Confirmed).await;
         good(&whole)?;
+        progress("waiting for every order to be delivered");
+        let sources = self.sources().await?;
+        anyhow::ensure!(sources.rest(REST).await?, "the mesh does not come to rest");
+        let after = After::of(&sources.world().await?, from);
+        progress("three subscribers read the log");
+        let log = log_rate(&channel("orders"), &sources.authorization).await?;
 
         Ok(json!({
             "bench": "orders",
@@ -169,12 +183,19 @@ impl Orders {
                 "confirmed_p50_ms": rounded(whole.percentile(50)),
                 "confirmed_p95_ms": rounded(whole.percentile(95)),
                 "confirmed_p99_ms": rounded(whole.percentile(99)),
+                "completed_p50_ms": rounded(percentile(&after.completed, 50)),
+                "completed_p95_ms": rounded(percentile(&after.completed, 95)),
+                "outbox_to_consumer_p50_ms": rounded(percentile(&after.consumed, 50)),
+                "outbox_to_consumer_p95_ms": rounded(percentile(&after.consumed, 95)),
+                "log_events_per_second_to_each_of_3": rounded(log),
                 "idle_rss_max_mib": resident.first().map_or(0, |bytes| bytes >> 20),
             },
             "method": format!(
                 "median of {ROUNDS} interleaved rounds of {} s; closed loop, {AT_ONCE} in flight, for rates; \
                  open loop at half the confirmed rate, from the intended send, for latencies; provider at {} ms; \
-                 SQLite WAL synchronous=FULL in mesh and floor, the floor on one connection; CPU of all mesh processes",
+                 SQLite WAL synchronous=FULL in mesh and floor, the floor on one connection; CPU of all mesh processes; \
+                 COMPLETED with the carrier's stages as set, outbox to consumer from the event's row to the \
+                 notification's, both of the last open loop; the log from its beginning by three at once",
                 self.each.as_secs(),
                 self.provider.as_millis(),
             ),
@@ -196,18 +217,26 @@ impl Orders {
         Ok(())
     }
 
-    async fn sign_in(&self, users: Channel) -> anyhow::Result<String> {
-        let credential =
-            auth::issue_token_request::Credential::Password(auth::PasswordCredential {
-                email: self.email.clone(),
-                password: self.password.clone(),
-            });
-        let request = auth::IssueTokenRequest { credential: Some(credential) };
-        let mut users = auth::tokens_service_client::TokensServiceClient::new(users);
-        let signed_in =
-            ctx::background("sign_in", ctx::ROOT_TIMEOUT, None, users.issue_token(request));
-        let token = signed_in.await?.context("cannot sign in")?.into_inner();
-        Ok(format!("Bearer {}", token.access_token))
+    async fn sign_in(&self, users: Channel) -> anyhow::Result<Authorization> {
+        let credential = Credential::Password(PasswordCredential {
+            email: self.email.clone(),
+            password: self.password.clone(),
+        });
+        sign_in(users, credential).await
+    }
+
+    /// What the services say of themselves, as the admin reads it.
+    async fn sources(&self) -> anyhow::Result<Sources> {
+        let place = Place { registry: self.registry.clone() };
+        let identity = Identity {
+            token_file: None,
+            email: Some(self.admin.clone()),
+            password_file: Some(self.admin_password_file.clone()),
+            client_secret_file: None,
+        };
+        let authorization = identity.sign_in(&place).await?;
+        let services = Sources::services(&place)?;
+        Ok(Sources { services, authorization, provider: None, maildir: None, history: None })
     }
 
     /// Waits until what was accepted is carried out: the next order is confirmed at once.
@@ -236,17 +265,6 @@ impl Orders {
     }
 }
 
-/// What can be bought: every variant of the catalog that is on sale.
-async fn variants(catalog: Channel) -> anyhow::Result<Arc<[String]>> {
-    let mut catalog = CatalogServiceClient::new(catalog);
-    let request = ListVariantsRequest { page_size: 1_000, ..ListVariantsRequest::default() };
-    let listed =
-        ctx::background("list_variants", ctx::ROOT_TIMEOUT, None, catalog.list_variants(request));
-    let variants = listed.await?.context("cannot list the variants")?.into_inner().variants;
-    anyhow::ensure!(!variants.is_empty(), "the catalog is empty: nothing can be ordered");
-    Ok(variants.into_iter().map(|variant| variant.name).collect())
-}
-
 async fn get(base: &str, path: &str) -> anyhow::Result<(StatusCode, String)> {
     let http = Http::new(base);
     let answer = http.call(Method::GET, path, HeaderMap::new(), Bytes::new(), SOON);
@@ -266,6 +284,77 @@ fn good(outcome: &Outcome) -> anyhow::Result<&Outcome> {
     }
 }
 
+/// What became of orders after they were confirmed, in milliseconds, sorted.
+struct After {
+    /// From being placed to being COMPLETED.
+    completed: Vec<f64>,
+    /// From an event's row in the outbox to its effect at the consumer.
+    consumed: Vec<f64>,
+}
+
+impl After {
+    /// Of what happened from this time on.
+    fn of(world: &World, from: i64) -> Self {
+        let events = world.events.iter().filter(|event| event.at >= from);
+        let mut placed = HashMap::new();
+        let mut completed = Vec::new();
+        for event in events {
+            if event.kind == "order.created" {
+                placed.insert(event.order_id.as_str(), event.at);
+            }
+        }
+        for event in world.events.iter().filter(|event| event.kind == "order.completed") {
+            if let Some(at) = placed.get(event.order_id.as_str()) {
+                completed.push(milliseconds(event.at - at));
+            }
+        }
+        let published: HashMap<&str, i64> = (world.outboxes.get("orders").into_iter().flatten())
+            .filter(|event| event.created_at >= from)
+            .map(|event| (event.event_id.as_str(), event.created_at))
+            .collect();
+        let mut consumed: Vec<f64> = (world.notifications.iter())
+            .filter_map(|it| {
+                Some(milliseconds(it.created_at - published.get(it.event_id.as_str())?))
+            })
+            .collect();
+        completed.sort_unstable_by(f64::total_cmp);
+        consumed.sort_unstable_by(f64::total_cmp);
+        Self { completed, consumed }
+    }
+}
+
+/// Events a second that each of three subscribers gets who read the whole log at once.
+async fn log_rate(source: &Channel, authorization: &Authorization) -> anyhow::Result<f64> {
+    let began = clock::instant();
+    let read = || async {
+        let mut log = EventLogServiceClient::new(source.clone());
+        let ask = request(SubscribeRequest::default(), authorization);
+        let mut pieces = log.subscribe(ask).await?.into_inner();
+        let mut count = 0_u32;
+        while let Some(piece) = pieces.message().await? {
+            count += u32::try_from(piece.events.len()).unwrap_or(u32::MAX);
+            if piece.position >= piece.head {
+                break;
+            }
+        }
+        Ok::<_, tonic::Status>(count)
+    };
+    let all = async { tokio::try_join!(read(), read(), read()) };
+    let (count, ..) =
+        Ctx::root(REST, Trace::new()).scope(all).await.context("cannot read the log")?;
+    Ok(f64::from(count) / began.elapsed().as_secs_f64())
+}
+
+fn milliseconds(micros: i64) -> f64 {
+    Duration::from_micros(u64::try_from(micros).unwrap_or_default()).as_secs_f64() * 1_000.0
+}
+
+/// The value that so many hundredths of the sorted ones do not exceed.
+fn percentile(sorted: &[f64], hundredths: usize) -> f64 {
+    let index = (sorted.len() * hundredths).div_ceil(100).saturating_sub(1);
+    sorted.get(index).copied().unwrap_or(f64::NAN)
+}
+
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
@@ -273,9 +362,4 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn rounded(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
-}
-
-#[expect(clippy::print_stderr, reason = "progress of a command line program")]
-fn progress(text: &str) {
-    eprintln!("{text}");
 }

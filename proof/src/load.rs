@@ -1,17 +1,30 @@
 //! Placing orders: as fast as answers come (closed loop), or at a constant rate (open loop).
 //!
 //! In the open loop a latency begins when the order was due, not when it was sent: an order
-//! that had to wait behind a slow one has waited (no coordinated omission).
+//! that had to wait behind a slow one has waited (no coordinated omission). A [`Buyer`] is
+//! measured; a `crowd` does what a `plan` drawn from a seed says, and records what it was told.
 
 use std::{sync::Arc, time::Duration};
 
+use anyhow::Context as _;
 use futures_util::{StreamExt as _, stream};
 use mesh::{Channel, Ctx, clock, ctx::Trace};
-use proto::orders::v1::{
-    CreateOrderRequest, Order, OrderLine, order::State, orders_service_client::OrdersServiceClient,
+use proto::{
+    catalog::v1::{ListVariantsRequest, catalog_service_client::CatalogServiceClient},
+    orders::v1::{
+        CreateOrderRequest, Order, OrderLine, order::State,
+        orders_service_client::OrdersServiceClient,
+    },
 };
 use tonic::{Request, Status, metadata::AsciiMetadataValue};
 use uuid::Uuid;
+
+mod crowd;
+mod plan;
+mod watching;
+
+pub use crowd::Load;
+pub(crate) use crowd::spoken;
 
 /// How long an order may be waited for; the service waits no longer than 5 s.
 const WAIT: Duration = Duration::from_secs(5);
@@ -152,6 +165,24 @@ impl Outcome {
         let index = (self.latencies.len() * hundredths).div_ceil(100).saturating_sub(1).min(last);
         self.latencies.get(index).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1_000.0)
     }
+}
+
+/// What can be bought: every variant of the catalog that is on sale.
+///
+/// # Errors
+/// The catalog does not answer, or is empty.
+pub async fn variants(catalog: Channel) -> anyhow::Result<Arc<[String]>> {
+    let mut catalog = CatalogServiceClient::new(catalog);
+    let request = ListVariantsRequest { page_size: 1_000, ..ListVariantsRequest::default() };
+    let listed = Ctx::root(PATIENCE, Trace::new()).scope(catalog.list_variants(request)).await;
+    let variants = listed.context("cannot list the variants")?.into_inner().variants;
+    anyhow::ensure!(!variants.is_empty(), "the catalog is empty: nothing can be ordered");
+    Ok(variants.into_iter().map(|variant| variant.name).collect())
+}
+
+/// How many in words, for sums of a report.
+fn count(items: usize) -> u64 {
+    u64::try_from(items).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! A client of the gateway: JSON over HTTP, as any caller from outside would speak it.
 
+use std::io::{BufRead as _, BufReader};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -29,6 +30,9 @@ pub(crate) struct Reply {
 /// The one status that asks for a repeat.
 const UNAVAILABLE: u16 = 503;
 
+/// How long a stream may last.
+const LONGEST: Duration = Duration::from_secs(120);
+
 /// How long "not now" is taken for an answer that will change.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -55,6 +59,36 @@ impl Api {
     /// Changes something, once: the key makes a repeat of this very call harmless.
     pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Reply> {
         self.send("POST", path, Some(body), Some(os::uuid()?))
+    }
+
+    /// Reads a stream, value by value, until it ends or breaks off, or `each` answers false.
+    pub(crate) fn watch(
+        &self,
+        path: &str,
+        mut each: impl FnMut(&Value) -> Result<bool>,
+    ) -> Result<()> {
+        let url = format!("{}{path}", self.base);
+        let mut request = agent(LONGEST).get(&url).header("accept", "application/x-ndjson");
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let mut answer = request.call().with_context(|| format!("GET {url}"))?;
+        if !answer.status().is_success() {
+            let body = read(answer.body_mut())?;
+            let body = serde_json::from_str(&body).unwrap_or(Value::String(body));
+            let reply = Reply { status: answer.status().as_u16(), trace: None, body };
+            return reply.ok("watch").map(drop);
+        }
+        for line in BufReader::new(answer.into_body().into_reader()).lines() {
+            // A connection that breaks is what a resume token is for.
+            let Ok(line) = line else { break };
+            let value: Value =
+                serde_json::from_str(&line).with_context(|| format!("not JSON: {line}"))?;
+            if !value["error"].is_null() || !each(&value)? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Sends until the answer is more than "not now". A repeat is harmless: it carries the same key.
@@ -151,6 +185,19 @@ pub(crate) fn ready(admin: &str) -> Result<(), String> {
         Ok(mut answer) => Err(read(answer.body_mut()).unwrap_or_default().trim().to_owned()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Makes a process die when it next comes by this point; it has to run with failpoints.
+pub(crate) fn arm(admin: &str, point: &str) -> Result<()> {
+    let url = format!("http://{admin}/debug/failpoints/{point}");
+    let answer = agent(Duration::from_secs(5))
+        .post(&url)
+        .send_empty()
+        .with_context(|| format!("POST {url}"))?;
+    if !answer.status().is_success() {
+        bail!("{admin} has no failpoint {point}: {}", answer.status());
+    }
+    Ok(())
 }
 
 fn agent(timeout: Duration) -> Agent {

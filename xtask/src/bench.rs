@@ -17,8 +17,8 @@ xflags::xflags! {
     /// Builds everything with optimisation, starts a mesh of its own in an empty folder on free ports, and
     /// lets `meshproof` put load on it. Figures of a shared machine swing: read the ratios.
     ///
-    ///   orders     orders accepted per second, latency of CreateOrder and of CONFIRMED, CPU per order;
-    ///              the floor is one bare program doing the same statements with the same durability
+    ///   orders     orders accepted per second, latency of CreateOrder, CONFIRMED and COMPLETED, of events
+    ///              on their way, events per second of the log, CPU per order; the floor is one bare program doing the same statements with the same durability
     ///
     ///   cargo xtask bench orders
     ///   cargo xtask bench orders --json      {"bench","ratios":{},"figures":{},"method"}
@@ -90,6 +90,8 @@ fn measure(site: &Site, name: &str) -> Result<Value> {
         .arg(&work)
         .args(["--pids", &pids.join(",")])
         .args(["--email", seed::ADA.email, "--password", seed::ADA.password])
+        .args(["--admin", seed::ADMIN, "--admin-password-file"])
+        .arg(site.secrets().join("admin-password"))
         .current_dir(&site.root)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())

@@ -20,6 +20,16 @@ pub(crate) fn timestamp() -> String {
     rfc3339(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
+/// Microseconds since 1970, as the mesh's databases keep time.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "mesh::clock is for services; xtask depends on nothing of ours"
+)]
+pub(crate) fn micros() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX)
+}
+
 fn rfc3339(since_1970: Duration) -> String {
     let (days, seconds) = (since_1970.as_secs() / 86_400, since_1970.as_secs() % 86_400);
     // Days to a date, counted from 1 March of year 0 so that the leap day comes last.

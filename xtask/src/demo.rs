@@ -15,29 +15,34 @@ use crate::{clock, say};
 xflags::xflags! {
     /// Places one order as the demo's customer would, follows it to its end, and shows what happened where.
     ///
-    /// Signs in as ada@example.com, asks for a quote, orders, and waits until the order is CONFIRMED or has
-    /// ended otherwise. Then it reads, as the operator, what the other services did for it. Succeeds only if
-    /// the order was CONFIRMED.
+    /// Signs in as ada@example.com, asks for a quote, orders, and watches the order until it is COMPLETED (its
+    /// goods are with the customer, its money with the shop) or has ended otherwise. Then it reads, as the
+    /// operator, what the other services did for it. Succeeds only if the order was COMPLETED.
     ///
     ///   cargo xtask demo
     ///   cargo xtask demo --json    {"order","state","trace_id","elapsed_ms":{"accepted","confirmed","completed"}}
     ///
-    /// `completed` is null: orders are not shipped yet.
+    /// `confirmed` and `completed` are null if the order did not get there. Kill what you like meanwhile:
+    /// `cargo xtask kill payments`.
     cmd demo {
         /// Print one JSON object on stdout; the shape is stable.
         optional --json
     }
 }
 
-/// How long an order may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long an order may take: longer than whoever is killed meanwhile needs to come back.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Where an order does not move any more.
+const ENDS: [&str; 4] = ["COMPLETED", "REJECTED", "CANCELLED", "EXPIRED"];
 
 /// An order that was followed to where it does not move any more.
 struct Outcome {
     order: Value,
     trace: Option<String>,
     accepted: Duration,
-    ended: Duration,
+    confirmed: Option<Duration>,
+    completed: Option<Duration>,
 }
 
 pub(crate) fn run(flags: &Demo) -> Result<ExitCode> {
@@ -56,11 +61,7 @@ pub(crate) fn run(flags: &Demo) -> Result<ExitCode> {
     } else {
         tell(&gateway, &ada, &outcome)?;
     }
-    Ok(if state == "CONFIRMED" || state == "COMPLETED" {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if state == "COMPLETED" { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Quotes, orders, and follows the order.
@@ -94,30 +95,73 @@ fn order(ada: &Api, say: &dyn Fn(&str)) -> Result<Outcome> {
     let begun = clock::now();
     let placed = ada.post("/v1/orders", &body)?.ok("place the order")?;
     let accepted = begun.elapsed();
-    let mut order = placed.body;
-    let name = order["name"].as_str().context("the order has no name")?.to_owned();
+    let name = placed.body["name"].as_str().context("the order has no name")?.to_owned();
     say(&format!("{name} was accepted after {}", clock::spoken(accepted)));
-    while state(&order) == "PENDING" {
-        if begun.elapsed() > PATIENCE {
-            bail!(
-                "{name} is still PENDING after {}: `cargo xtask logs orders` shows why",
+    let mut outcome = Outcome {
+        order: placed.body,
+        trace: placed.trace,
+        accepted,
+        confirmed: None,
+        completed: None,
+    };
+    follow(ada, &name, begun, &mut outcome, say)?;
+    outcome.order = ada.get(&format!("/v1/{name}"))?.ok("read the order")?.body;
+    Ok(outcome)
+}
+
+/// Watches the order to its end; a watch that breaks off goes on where it was.
+fn follow(
+    ada: &Api,
+    name: &str,
+    begun: std::time::Instant,
+    outcome: &mut Outcome,
+    say: &dyn Fn(&str),
+) -> Result<()> {
+    let (mut token, mut over) = (String::new(), false);
+    loop {
+        let resume = if token.is_empty() { String::new() } else { format!("?resumeToken={token}") };
+        let watched = ada.watch(&format!("/v1/{name}:watch{resume}"), |update| {
+            if let Some(newer) = update["resumeToken"].as_str() {
+                token = newer.to_owned();
+            }
+            let event =
+                [&update["orderEvent"], &update["order"]].into_iter().find(|it| it.is_object());
+            let Some(event) = event else { return Ok(true) };
+            let now = begun.elapsed();
+            if let Some(kind) = event["type"].as_str() {
+                say(&format!("  {:>9}  {kind}", clock::spoken(now)));
+            }
+            let state = state(event);
+            if state == "CONFIRMED" {
+                outcome.confirmed.get_or_insert(now);
+            }
+            if state == "COMPLETED" {
+                outcome.completed.get_or_insert(now);
+            }
+            over |= ENDS.contains(&state.as_str());
+            Ok(true)
+        });
+        match watched {
+            Ok(_) | Err(_) if over => return Ok(()),
+            Ok(_) | Err(_) if begun.elapsed() < PATIENCE => clock::nap(200),
+            Ok(_) => bail!(
+                "{name} has not ended after {}: `cargo xtask ops order explain {name}` says why",
                 clock::spoken(PATIENCE)
-            );
+            ),
+            Err(error) => return Err(error),
         }
-        clock::nap(10);
-        order = ada.get(&format!("/v1/{name}"))?.ok("read the order")?.body;
     }
-    let ended = begun.elapsed();
-    say(&format!("it is {} after {}", state(&order), clock::spoken(ended)));
-    Ok(Outcome { order, trace: placed.trace, accepted, ended })
 }
 
 fn summary(outcome: &Outcome) -> Value {
     let state = state(&outcome.order);
-    let confirmed = (state == "CONFIRMED").then(|| milliseconds(outcome.ended));
     json!({
         "order": outcome.order["name"], "state": state, "trace_id": outcome.trace,
-        "elapsed_ms": { "accepted": milliseconds(outcome.accepted), "confirmed": confirmed, "completed": null },
+        "elapsed_ms": {
+            "accepted": milliseconds(outcome.accepted),
+            "confirmed": outcome.confirmed.map(milliseconds),
+            "completed": outcome.completed.map(milliseconds),
+        },
     })
 }
 
@@ -154,6 +198,22 @@ fn tell(gateway: &Api, ada: &Api, outcome: &Outcome) -> Result<()> {
         format!("payments/{id}"),
         format!("{} {amount}", bare(&payment.body["state"])),
     ]);
+    let shipments = ada.get(&format!("/v1/shipments?order={name}"))?;
+    for shipment in shipments.body["shipments"].as_array().into_iter().flatten() {
+        rows.push(vec![
+            "shipping".to_owned(),
+            bare(&shipment["name"]),
+            format!("{} {}", bare(&shipment["state"]), bare(&shipment["tracking"])),
+        ]);
+    }
+    let mails = ada.get(&format!("/v1/notifications?order={name}"))?;
+    for mail in mails.body["notifications"].as_array().into_iter().flatten() {
+        rows.push(vec![
+            "notifications".to_owned(),
+            bare(&mail["name"]),
+            format!("{} {}", bare(&mail["state"]), bare(&mail["subject"])),
+        ]);
+    }
     print!("{}", say::table(&rows));
     if let Some(trace) = &outcome.trace {
         println!("\nIts trace is {trace}: `cargo xtask logs --json --tail 500 | grep {trace}`");
@@ -197,14 +257,17 @@ mod tests {
             order: json!({ "name": "orders/1", "state": "STATE_CONFIRMED" }),
             trace: Some("t".into()),
             accepted: Duration::from_millis(12),
-            ended: Duration::from_millis(80),
+            confirmed: Some(Duration::from_millis(80)),
+            completed: None,
         };
         let confirmed = json!({
             "order": "orders/1", "state": "CONFIRMED", "trace_id": "t",
             "elapsed_ms": { "accepted": 12, "confirmed": 80, "completed": null },
         });
         assert_eq!(summary(&outcome), confirmed);
-        outcome.order["state"] = json!("STATE_REJECTED");
+        outcome.completed = Some(Duration::from_secs(3));
+        assert_eq!(summary(&outcome)["elapsed_ms"]["completed"], 3_000);
+        outcome.confirmed = None;
         assert_eq!(summary(&outcome)["elapsed_ms"]["confirmed"], Value::Null);
     }
 

@@ -24,6 +24,8 @@ mod tidy;
 mod deps;
 mod deny;
 mod bench;
+mod proof;
+mod kills;
 mod doctor;
 mod tools;
 mod postgres;
@@ -69,6 +71,11 @@ const COMMANDS: &[(&str, &[Entry])] = &[
             entry("kill", "end one process in the middle of its work", |args| {
                 restart::kill(&read(restart::kill_flags::Kill::from_vec(args)))
             }),
+            entry(
+                "ops",
+                "meshctl: explain an order, look after sagas, events, dead letters",
+                proof::ops,
+            ),
             entry("down", "drain the mesh", |args| down::run(&read(down::Down::from_vec(args)))),
         ],
     ),
@@ -87,6 +94,7 @@ const COMMANDS: &[(&str, &[Entry])] = &[
             entry("deps", "licences, bans, duplicates, advisories", |args| {
                 deps::run(&read(deps::Deps::from_vec(args)))
             }),
+            entry("proof", "load it, check its books, kill its processes", proof::run),
             entry("bench", "figures, beside a floor of the same run", |args| {
                 bench::run(&read(bench::Bench::from_vec(args)))
             }),

@@ -46,6 +46,8 @@ pub(crate) const TABLE: &[Process] = &[
     service("inventory", 50053, 9053, "INVENTORY_DATABASE_URL", "stock and reservations"),
     service("orders", 50054, 9054, "ORDERS_DATABASE_URL", "orders and their saga"),
     service("payments", 50055, 9055, "PAYMENTS_DATABASE_URL", "payments and the ledger"),
+    service("shipping", 50056, 9056, "SHIPPING_DATABASE_URL", "shipments and the carrier"),
+    service("notifications", 50057, 9057, "NOTIFICATIONS_DATABASE_URL", "mails to customers"),
     Process {
         name: "psp-simulator",
         package: "payments",
@@ -211,6 +213,9 @@ fn told(
     match process.name {
         "users" => env.push(("USERS_SECRETS_DIR", secrets.display().to_string())),
         "payments" => env.push(("PAYMENTS_PROVIDER_URL", format!("http://{psp}"))),
+        "notifications" => {
+            env.push(("NOTIFICATIONS_MAIL_URL", format!("file://{}", site.mail().display())));
+        }
         "psp-simulator" => {
             env.push(("PSP_LISTEN", psp));
             env.push(("PSP_CONTROL", "true".to_owned()));

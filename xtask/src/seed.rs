@@ -37,7 +37,7 @@ pub(crate) const GRACE: Person = Person {
 };
 
 /// The bootstrap admin; the password is in the secrets.
-const ADMIN: &str = "admin@ordermesh.example";
+pub(crate) const ADMIN: &str = "admin@ordermesh.example";
 
 /// Something to buy.
 struct Ware {

@@ -41,6 +41,11 @@ impl Site {
         Ok(Self { root, state, shift })
     }
 
+    /// The maildir that the customers' mails are delivered to.
+    pub(crate) fn mail(&self) -> PathBuf {
+        self.state.join("mail")
+    }
+
     pub(crate) fn secrets(&self) -> PathBuf {
         self.state.join("secrets")
     }

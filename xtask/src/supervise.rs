@@ -88,7 +88,7 @@ pub(crate) const ALL_ENDED: &str = "all processes ended by themselves";
 impl Policy {
     pub(crate) fn usual(restart: bool) -> Self {
         let waits = [200, 500, 1_000, 2_000, 4_000].map(Duration::from_millis).to_vec();
-        Self { restart, waits, settled: Duration::from_secs(30), drain: Duration::from_secs(35) }
+        Self { restart, waits, settled: Duration::from_secs(10), drain: Duration::from_secs(35) }
     }
 }
 

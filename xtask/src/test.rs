@@ -11,14 +11,14 @@ use crate::cargo::{self, cargo, check};
 use crate::os::Pid;
 use crate::report::Tally;
 use crate::site::{self, Site};
-use crate::{check as checks, clock, os, postgres, say, smoke, tools};
+use crate::{check as checks, clock, kills, os, postgres, say, smoke, tools};
 
 xflags::xflags! {
     /// Runs every check and every test; CI calls this and nothing else.
     ///
     /// In turn: tidy, format, the contract, dependencies, clippy, a build of everything, rustdoc, the tests,
-    /// the tests against PostgreSQL, and a mesh started and used the way the README says. It fetches what it
-    /// needs beyond Rust (see `cargo xtask tools`); what cannot be had is left out and listed at the end,
+    /// the tests against PostgreSQL, a mesh started and used the way the README says, and one whose processes
+    /// are killed one after the other, on both databases. It fetches what it needs beyond Rust (see `cargo xtask tools`); what cannot be had is left out and listed at the end,
     /// and with CI=true that is a failure. Each stage prints its time; target/report.json keeps them.
     ///
     ///   cargo xtask test --quick       Rust alone: nothing is fetched, no component is started
@@ -66,6 +66,17 @@ pub(crate) fn run(flags: &Test) -> Result<ExitCode> {
         }
         let good =
             tally.stage("a mesh as the README says", || smoke::run(&scratch, &me, flags.quick));
+        if good && !flags.quick {
+            let killed = tally
+                .stage("every process killed, on SQLite", || kills::tally(&scratch, &me, false));
+            let killed = killed
+                && tally.stage("every process killed, on PostgreSQL", || {
+                    kills::tally(&scratch, &me, true)
+                });
+            if !killed {
+                keep(&scratch)?;
+            }
+        }
         if !good {
             keep(&scratch)?;
         }

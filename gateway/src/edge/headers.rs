@@ -22,7 +22,7 @@ const HOP_BY_HOP: [&str; 10] = [
 ];
 
 /// They were for the gateway itself, or are written anew.
-const OURS: [&str; 20] = [
+const OURS: [&str; 21] = [
     "accept",
     "accept-charset",
     "accept-encoding",
@@ -36,6 +36,7 @@ const OURS: [&str; 20] = [
     "idempotency-key",
     "if-match",
     "if-none-match",
+    "last-event-id",
     "traceparent",
     "tracestate",
     "x-forwarded-for",

@@ -43,6 +43,24 @@ pub fn if_match<'a>(
     Err(Error::MalformedHeader { header: "if-match".to_owned(), problem })
 }
 
+/// Where a client's stream ended, for it to go on from there; `None` if it has none. Unlike other
+/// headers it is UTF-8 (HTML, section 9.2).
+///
+/// # Errors
+/// [`Error::MalformedHeader`].
+pub fn last_event_id(headers: &HeaderMap) -> Result<Option<&str>, Error> {
+    const NAME: HeaderName = HeaderName::from_static("last-event-id");
+    let malformed = |problem| Error::MalformedHeader { header: NAME.to_string(), problem };
+    let mut values = headers.get_all(NAME).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(malformed("it may come once"));
+    }
+    let text = std::str::from_utf8(value.as_bytes());
+    let text = text.map_err(|_error| malformed("UTF-8 is expected"))?;
+    Ok((!text.is_empty()).then_some(text))
+}
+
 /// Whether the client has this revision already.
 #[must_use]
 pub fn is_unchanged(headers: &HeaderMap, tag: &HeaderValue) -> bool {

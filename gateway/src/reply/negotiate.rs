@@ -1,8 +1,8 @@
-//! What a body is and what a reply may be (S40).
+//! What a body is and what a reply may be (S40, S47).
 
 use http::{HeaderMap, header};
 
-use crate::error::Error;
+use crate::{error::Error, stream::reply::Format};
 
 /// How an error looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,19 +19,32 @@ const PROBLEM: &str = "application/problem+json";
 /// How errors look to this client, and whether it takes JSON at all.
 #[must_use]
 pub fn shape(headers: &HeaderMap) -> (Shape, bool) {
-    let ranges: Vec<(String, u32)> = headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(range)
-        .collect();
+    let ranges = ranges(headers);
     if ranges.is_empty() {
         return (Shape::Status, true);
     }
     let (json, problem) = (quality(&ranges, JSON), quality(&ranges, PROBLEM));
     let shape = if problem > json { Shape::Problem } else { Shape::Status };
     (shape, json > 0 || problem > 0)
+}
+
+/// How a stream looks to this client: the form it likes best, of equals the first of
+/// [`Format::OFFERED`].
+///
+/// # Errors
+/// [`Error::NotAcceptable`].
+pub fn format(headers: &HeaderMap) -> Result<Format, Error> {
+    let ranges = ranges(headers);
+    if ranges.is_empty() {
+        return Ok(Format::Array);
+    }
+    // Of equals `max_by_key` finds the last.
+    let liked = Format::OFFERED.into_iter().rev().map(|f| (quality(&ranges, f.content_type()), f));
+    liked
+        .filter(|(quality, _)| *quality > 0)
+        .max_by_key(|(quality, _)| *quality)
+        .map(|(_, format)| format)
+        .ok_or(Error::NotAcceptable("application/json, application/x-ndjson or text/event-stream"))
 }
 
 /// Whether the body is JSON, by its headers; a body without a type is.
@@ -61,6 +74,16 @@ fn is_json(content_type: &str) -> bool {
     })
 }
 
+fn ranges(headers: &HeaderMap) -> Vec<(String, u32)> {
+    headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(range)
+        .collect()
+}
+
 /// A media range with its quality in thousandths. Parameters other than `q` play no part.
 fn range(text: &str) -> Option<(String, u32)> {
     let mut parts = text.split(';').map(str::trim);
@@ -77,7 +100,8 @@ fn range(text: &str) -> Option<(String, u32)> {
 /// The quality of a type: that of the most specific range that has it.
 fn quality(ranges: &[(String, u32)], media: &str) -> u32 {
     let of = |wanted: &str| ranges.iter().find(|(range, _)| range == wanted).map(|(_, q)| *q);
-    of(media).or_else(|| of("application/*")).or_else(|| of("*/*")).unwrap_or(0)
+    let any = media.split_once('/').map(|(kind, _)| format!("{kind}/*")).unwrap_or_default();
+    of(media).or_else(|| of(&any)).or_else(|| of("*/*")).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -109,6 +133,28 @@ mod tests {
             (Some("*/*, application/json;q=0"), (Shape::Problem, true)),
         ] {
             assert_eq!(shape(&headers(header::ACCEPT, accept)), expected, "{accept:?}");
+        }
+    }
+
+    #[test]
+    fn s47_accept_says_how_a_stream_looks_and_an_array_is_the_default() {
+        for (accept, expected) in [
+            (None, Some(Format::Array)),
+            (Some("*/*"), Some(Format::Array)),
+            (Some("application/json"), Some(Format::Array)),
+            (Some("application/*"), Some(Format::Array)),
+            (Some("application/x-ndjson"), Some(Format::Lines)),
+            (Some("application/x-ndjson, */*;q=0.1"), Some(Format::Lines)),
+            (Some("text/event-stream"), Some(Format::Events)),
+            (Some("text/*"), Some(Format::Events)),
+            (Some("application/json;q=0.5, text/event-stream"), Some(Format::Events)),
+            (Some("text/event-stream, application/json"), Some(Format::Array)),
+            (Some("*/*, application/json;q=0"), Some(Format::Lines)),
+            (Some("text/html"), None),
+            (Some("text/event-stream;q=0"), None),
+        ] {
+            let found = format(&headers(header::ACCEPT, accept)).ok();
+            assert_eq!(found, expected, "{accept:?}");
         }
     }
 

@@ -29,8 +29,8 @@ pub enum Access {
 /// Why a binding is left out.
 #[derive(Debug, thiserror::Error)]
 pub enum Skipped {
-    /// It streams.
-    #[error("it streams")]
+    /// It takes a stream.
+    #[error("its request is a stream")]
     Streams,
     /// Its body is no JSON.
     #[error("its request holds a google.api.HttpBody")]
@@ -91,7 +91,7 @@ fn read(
     compiled: &mut Compiled,
 ) {
     let Ok(target) = PathAndQuery::try_from(path) else { return };
-    if method.is_client_streaming() || method.is_server_streaming() {
+    if method.is_client_streaming() {
         compiled.skipped.push((path.to_owned(), Skipped::Streams));
         return;
     }
@@ -102,6 +102,7 @@ fn read(
         input: method.input(),
         creates: method.name().starts_with("Create") && named,
         output,
+        streams: method.is_server_streaming(),
         anonymous: access == Access::Anonymous,
     });
     let mut rules = vec![rule.clone()];
@@ -146,13 +147,27 @@ fn binding(method: &Arc<Method>, rule: &DynamicMessage) -> Result<Binding, Skipp
         None => None,
     };
     let request_id = string("request_id");
+    // Where the path says from where to read, it is not for a header to say something else.
+    let resume = string("resume_token")
+        .filter(|field| method.streams && !variables.contains(&vec![field.clone()]));
     let mask = method
         .input
         .get_field_by_name("update_mask")
         .filter(|field| http == "PATCH" && is(field, WellKnown::FieldMask))
         .map(|field| Mask { field, resource });
     let method = Arc::clone(method);
-    Ok(Binding { method, http, template, variables, body, response, etag, request_id, mask })
+    Ok(Binding {
+        method,
+        http,
+        template,
+        variables,
+        body,
+        response,
+        etag,
+        request_id,
+        resume,
+        mask,
+    })
 }
 
 /// The method and the path of a rule.

@@ -5,7 +5,7 @@ use std::{
 };
 
 use clap::Parser as _;
-use http::Request;
+use http::{HeaderValue, Request};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use mesh::auth::TokenProblem;
@@ -25,6 +25,7 @@ use crate::{
 mod edge;
 mod replies;
 mod routing;
+mod streams;
 
 /// A gateway in front of something that answers as a test says.
 struct Bed {
@@ -58,6 +59,8 @@ enum Act {
     Bytes(Vec<u8>),
     /// Does not answer.
     Hang,
+    /// Answers with whatever a test feeds it, when it does.
+    Feed(streams::Feed),
 }
 
 /// What came back.
@@ -202,6 +205,7 @@ fn upstream(act: Act, pool: DescriptorPool, calls: Arc<Mutex<Vec<Call>>>) -> Ups
                 Act::Fail(trailers) => (Bytes::new(), &[], trailers),
                 Act::FailAtOnce(head) => return Ok(answer(None, head)),
                 Act::Hang => std::future::pending().await,
+                Act::Feed(feed) => return Ok(feed.answer(&method.output())),
             };
             let mut end = map(trailers);
             end.entry("grpc-status").or_insert(HeaderValue::from_static("0"));

@@ -33,6 +33,8 @@ pub struct Input<'a> {
     pub etag: Option<&'a str>,
     /// `Idempotency-Key`, as it came and as the id that stands for it.
     pub request_id: Option<(&'a str, String)>,
+    /// `Last-Event-ID`.
+    pub resume: Option<&'a str>,
     /// Query parameters that are nobody's.
     pub ignored: &'a [String],
 }
@@ -58,6 +60,11 @@ pub fn json_to_wire(binding: &Binding, input: &Input<'_>) -> Result<Bytes, Error
     }
     if let (Some(field), Some((key, id))) = (&binding.request_id, &input.request_id) {
         request_id(&mut message, field, key, id)?;
+    }
+    // A client that reconnects does so with the address that it had, and with a later event: so
+    // this header rules over what the query says.
+    if let (Some(field), Some(token)) = (&binding.resume, input.resume) {
+        message.set_field(field, Value::String(token.to_owned()));
     }
     if let (Some(fill), Some(tree)) = (&binding.mask, &tree) {
         mask::fill(&mut message, binding, fill, tree)?;

@@ -93,7 +93,7 @@ fn what_cannot_be_bound_is_left_out_and_the_rest_serves() {
         [
             "/echo.v1.EchoService/All: echo.v1.Everything has no field nowhere",
             "/echo.v1.EchoService/All: texts cannot be part of a path",
-            "/echo.v1.EchoService/Watch: it streams",
+            "/echo.v1.EchoService/Upload: its request is a stream",
         ]
     );
     assert!(!compiled.bindings.iter().any(|b| b.method.path.path().ends_with("Between")));

@@ -28,6 +28,8 @@ pub struct Reply {
     pub etag: Option<String>,
     /// The field `name`, if it is there and not empty.
     pub name: Option<String>,
+    /// The field `resume_token`, if it is there and not empty.
+    pub resume_token: Option<String>,
 }
 
 /// The message cannot be written as JSON.
@@ -35,7 +37,7 @@ pub struct Reply {
 #[error("{0}")]
 pub struct Unwritable(pub &'static str);
 
-/// Writes the message of a unary reply.
+/// Writes the message of a reply, or one of many.
 ///
 /// # Errors
 /// [`Error::UpstreamMalformed`]: the bytes are no such message, or JSON cannot hold it.
@@ -46,13 +48,13 @@ pub fn wire_to_json(binding: &Binding, wire: &[u8]) -> Result<Reply, Error> {
         let value = message.get_field_by_name(name)?;
         value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
     };
-    let (etag, name) = (text("etag"), text("name"));
+    let (etag, name, resume_token) = (text("etag"), text("name"), text("resume_token"));
     let raw = match &binding.response {
         None => Some(message.clone()),
         Some(field) => message.get_field(field).as_message().cloned(),
     };
     if let Some(raw) = raw.filter(|raw| is_http_body(&raw.descriptor())) {
-        return Ok(Reply { etag, name, ..http_body(&raw) });
+        return Ok(Reply { etag, name, resume_token, ..http_body(&raw) });
     }
     let mut writer = Writer::new(binding.method.output.parent_pool());
     let written = match &binding.response {
@@ -60,7 +62,7 @@ pub fn wire_to_json(binding: &Binding, wire: &[u8]) -> Result<Reply, Error> {
         Some(field) => writer.field_value(field, &message.get_field(field)),
     };
     written.map_err(|Unwritable(problem)| Error::UpstreamMalformed(problem))?;
-    Ok(Reply { content_type: None, body: writer.json.into(), etag, name })
+    Ok(Reply { content_type: None, body: writer.json.into(), etag, name, resume_token })
 }
 
 /// S50: the bytes with their type, as they are.
@@ -72,7 +74,7 @@ fn http_body(message: &DynamicMessage) -> Reply {
         .unwrap_or_else(|| "application/octet-stream".to_owned());
     let data = message.get_field_by_name("data");
     let body = data.and_then(|value| value.as_bytes().cloned()).unwrap_or_default();
-    Reply { content_type: Some(content_type), body, etag: None, name: None }
+    Reply { content_type: Some(content_type), body, etag: None, name: None, resume_token: None }
 }
 
 /// Writes ProtoJSON.

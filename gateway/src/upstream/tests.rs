@@ -131,3 +131,47 @@ fn r16_what_is_no_single_message_is_malformed() {
         assert_eq!(unframed(Bytes::copy_from_slice(body)).is_ok(), fine, "{body:?}");
     }
 }
+
+/// The messages of an answer whose body comes in these parts and ends well.
+async fn messages(parts: &[&[u8]], limit: usize) -> Result<Vec<Bytes>, Failure> {
+    let parts: Vec<_> = parts.iter().map(|part| Bytes::copy_from_slice(part)).collect();
+    let upstream = Upstream::new(tower::service_fn(move |_: Request<Body>| {
+        let ended = http_body::Frame::trailers(trailers(&[("grpc-status", "0")]));
+        let frames = parts.clone().into_iter().map(http_body::Frame::data).chain([ended]);
+        let frames = tokio_stream::iter(frames.map(Ok::<_, Status>).collect::<Vec<_>>());
+        let body = Body::new(http_body_util::StreamBody::new(frames));
+        async move { Ok(Response::new(body)) }
+    }));
+    let path = PathAndQuery::from_static("/a.B/C");
+    let mut stream = stream(upstream, &path, HeaderMap::new(), Bytes::new(), limit).await?;
+    let mut found = Vec::new();
+    while let Some(message) = stream.next().await? {
+        found.push(message);
+    }
+    Ok(found)
+}
+
+#[tokio::test]
+async fn a_message_of_a_stream_comes_whole_however_it_was_cut_on_the_way() {
+    let wire = [0, 0, 0, 0, 3, 1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 4, 5];
+    let expected: [&[u8]; 3] = [&[1, 2, 3], &[], &[4, 5]];
+    for first in 0..=wire.len() {
+        for second in first..=wire.len() {
+            let parts = [&wire[..first], &wire[first..second], &wire[second..]];
+            let found = messages(&parts, 3).await.expect("messages");
+            assert_eq!(found, expected, "{first} {second}");
+        }
+    }
+    let bytes: Vec<_> = wire.chunks(1).collect();
+    assert_eq!(messages(&bytes, 3).await.expect("messages"), expected);
+}
+
+#[tokio::test]
+async fn a_message_of_a_stream_that_is_too_large_is_refused_by_its_head() {
+    for (length, fine) in [(3, true), (4, false), (255, false)] {
+        let head = [0, 0, 0, 0, length];
+        let body = vec![7; usize::from(length)];
+        let found = messages(&[&head, &body[..]], 3).await;
+        assert_eq!(found.is_ok(), fine, "{length}");
+    }
+}

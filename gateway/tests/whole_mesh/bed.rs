@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, future::Future, path::Path, time::Duration};
 use bytes::Bytes;
 use clap::Parser;
 use http::{HeaderMap, Method, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
@@ -19,16 +19,21 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 pub const PASSWORD: &str = "correct horse battery staple";
 /// The limit for anonymous callers is out of the way: all tests come from one address.
 const UNLIMITED: [&str; 1] = ["--rate-limit=/v1/*=off"];
+/// The carrier takes what is handed to it and comes for nothing: orders stay confirmed, unless a
+/// test changes that.
+const WAITING: [&str; 2] = ["--carrier-speed=20ms", "--auto-dispatch=false"];
 /// How long anything in a test may take that has no shorter limit of its own.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What one process of the bed is called, and the gRPC service that says it is ready.
-pub const SERVICES: [(&str, &str); 5] = [
+pub const SERVICES: [(&str, &str); 7] = [
     ("users", "ordermesh.users.v1.UsersService"),
     ("catalog", "ordermesh.catalog.v1.CatalogService"),
     ("inventory", "ordermesh.inventory.v1.InventoryService"),
     ("orders", "ordermesh.orders.v1.OrdersService"),
     ("payments", "ordermesh.payments.v1.PaymentsService"),
+    ("shipping", "ordermesh.shipping.v1.ShippingService"),
+    ("notifications", "ordermesh.notifications.v1.NotificationsService"),
 ];
 
 /// The whole mesh.
@@ -38,7 +43,7 @@ pub struct Bed {
     stop: CancellationToken,
     running: TaskTracker,
     pub admin: String,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// An answer of the gateway.
@@ -49,13 +54,23 @@ pub struct Reply {
     pub body: Value,
 }
 
+/// An answer of the gateway that comes bit by bit. Whoever drops it leaves.
+pub struct Stream {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    body: UnsyncBoxBody<Bytes, String>,
+    rest: Vec<u8>,
+}
+
 /// What a test changes about the mesh before it starts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Changes {
-    /// More flags, by process.
+    /// More flags, by process; they take the place of the bed's own.
     pub flags: &'static [(&'static str, &'static [&'static str])],
     /// Keeps the gateway's own limit for anonymous callers.
     pub defaults_at_the_edge: bool,
+    /// The log of `shipping` begins with a fact that nobody understands.
+    pub nonsense: bool,
 }
 
 // === impl Bed ===
@@ -80,16 +95,19 @@ impl Bed {
             SERVICES.iter().map(|(name, _)| format!("{name}=127.0.0.1:{}", ports[name])).collect();
         let registry = format!("static://?{}", registry.join("&"));
         write_secrets(folder.path());
+        if changes.nonsense {
+            write_nonsense(folder.path()).await;
+        }
 
         let bed = Self {
             http: Client::builder(TokioExecutor::new()).build(HttpConnector::new()),
             stop: CancellationToken::new(),
             running: TaskTracker::new(),
             admin: String::new(),
-            _folder: folder,
+            folder,
             ports,
         };
-        let folder = bed._folder.path().to_owned();
+        let folder = bed.folder.path().to_owned();
         let mut flags = |name: &'static str, own: &[String]| -> (Vec<String>, Bound) {
             let secret = folder.join("clients").join(name);
             let mut flags = vec![
@@ -102,12 +120,13 @@ impl Bed {
             if secret.exists() {
                 flags.push(format!("--client-secret-file={}", secret.display()));
             }
-            flags.extend(own.iter().cloned());
-            for (of, more) in changes.flags {
-                if *of == name {
-                    flags.extend(more.iter().map(|&flag| flag.to_owned()));
-                }
-            }
+            let changed = changes.flags.iter().filter(|(of, _)| *of == name);
+            let changed: Vec<&str> = changed.flat_map(|(_, more)| *more).copied().collect();
+            let same = |one: &str, other: &str| one.split('=').next() == other.split('=').next();
+            flags.extend(
+                own.iter().filter(|own| changed.iter().all(|flag| !same(flag, own))).cloned(),
+            );
+            flags.extend(changed.into_iter().map(str::to_owned));
             (flags, sockets.remove(name).expect("each process once"))
         };
         let database = |name: &str| {
@@ -130,6 +149,15 @@ impl Bed {
         let (own, bound) = flags("payments", &[database("payments"), provider]);
         bed.run(payments::app(config(own, bound, |c: &mut payments::config::Config| &mut c.mesh)))
             .await;
+        let [speed, waiting] = WAITING.map(String::from);
+        let (own, bound) = flags("shipping", &[database("shipping"), speed, waiting]);
+        bed.run(shipping::app(config(own, bound, |c: &mut shipping::Config| &mut c.mesh))).await;
+        let mail = format!("--mail-url=file://{}", folder.join("mail").display());
+        let (own, bound) = flags("notifications", &[database("notifications"), mail]);
+        bed.run(notifications::app(config(own, bound, |c: &mut notifications::Config| {
+            &mut c.mesh
+        })))
+        .await;
         let (own, bound) = flags("orders", &[database("orders")]);
         bed.run(orders::app(config(own, bound, |c: &mut orders::Config| &mut c.mesh))).await;
         let edge =
@@ -282,11 +310,58 @@ impl Bed {
         tokio::time::timeout(PATIENCE, exchange).await.expect("an answer in time")
     }
 
+    /// Begins to read a stream.
+    pub async fn open(&self, path: &str, token: &str, headers: &[(&str, &str)]) -> Stream {
+        let uri = format!("http://127.0.0.1:{}{path}", self.ports["gateway"]);
+        let mut request =
+            http::Request::get(uri).header("authorization", format!("Bearer {token}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(Bytes::new())).expect("a request");
+        let reply = tokio::time::timeout(PATIENCE, self.http.request(request)).await;
+        let (head, body) = reply.expect("an answer in time").expect("an answer").into_parts();
+        let body = body.map_err(|error| error.to_string()).boxed_unsync();
+        Stream { status: head.status, headers: head.headers, body, rest: Vec::new() }
+    }
+
+    /// What lies in the folder that mails go to, each once as it was written.
+    pub fn mails(&self) -> Vec<String> {
+        let folder = self.folder.path().join("mail").join("new");
+        let entries = std::fs::read_dir(folder).expect("a maildir");
+        entries
+            .map(|entry| std::fs::read_to_string(entry.expect("a file").path()).expect("a mail"))
+            .collect()
+    }
+
     /// Ends every process as a signal would, and waits until they have.
     pub async fn end(self) {
         self.stop.cancel();
         self.running.close();
         tokio::time::timeout(PATIENCE, self.running.wait()).await.expect("processes end");
+    }
+}
+
+// === impl Stream ===
+
+impl Stream {
+    /// What comes before the next `end`; `None` once nothing comes any more.
+    pub async fn until(&mut self, end: &str) -> Option<String> {
+        loop {
+            let found = self.rest.windows(end.len()).position(|bytes| bytes == end.as_bytes());
+            if let Some(at) = found {
+                let part = self.rest.drain(..at + end.len()).take(at).collect();
+                return Some(String::from_utf8(part).expect("text"));
+            }
+            let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await.expect("in time");
+            let Some(frame) = frame else {
+                assert!(self.rest.is_empty(), "cut within a message");
+                return None;
+            };
+            if let Some(data) = frame.expect("the stream goes on").data_ref() {
+                self.rest.extend_from_slice(data);
+            }
+        }
     }
 }
 
@@ -332,6 +407,28 @@ fn config<C: Parser>(
     let mut config = C::try_parse_from(flags).unwrap_or_else(|error| panic!("{error}"));
     shared(&mut config).bound = Some(bound.into());
     config
+}
+
+/// An event that says nothing that makes sense, as an old or a broken process might leave it.
+async fn write_nonsense(folder: &Path) {
+    let url = format!("sqlite://{}", folder.join("shipping.db").display());
+    let migrations = shipping::store::Store::migrations();
+    let store = mesh::store::Store::connect(&url, migrations).await.expect("a database");
+    let shipment = format!("shipments/{}", mesh::clock::id());
+    let written = store.transaction(move |txn| {
+        let shipment = shipment.clone();
+        Box::pin(async move {
+            let data = prost_types::Any {
+                type_url: "type.googleapis.com/ordermesh.shipping.v1.ShipmentDelivered".to_owned(),
+                // Of nothing, to nobody.
+                value: Vec::new(),
+            };
+            let fact = mesh::outbox::Fact { kind: "shipment.delivered", data };
+            mesh::outbox::append(txn, &shipment, 1, fact, mesh::clock::now()).await
+        })
+    });
+    written.await.expect("an event");
+    store.close().await.expect("a whole file");
 }
 
 fn write_secrets(folder: &Path) {

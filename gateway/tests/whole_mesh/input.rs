@@ -11,6 +11,9 @@ use crate::bed::{Bed, Reply};
 /// How deep into messages the fields are visited.
 const DEPTH: usize = 4;
 
+/// How long a stream may take.
+const SOON: [(&str, &str); 1] = [("grpc-timeout", "5S")];
+
 /// A public method as HTTP reaches it.
 struct Route {
     method: MethodDescriptor,
@@ -97,7 +100,9 @@ impl Route {
             uri = format!("{uri}?{}={}", names.join("."), percent(&text));
         }
         let body = body.map(|body| body.to_string()).unwrap_or_default();
-        bed.send(self.verb.clone(), &uri, Some(&bed.admin), &[], body.into()).await
+        // What is watched does not exist, and a stream that begins all the same ends soon.
+        let soon = if self.method.is_server_streaming() { &SOON[..] } else { &[] };
+        bed.send(self.verb.clone(), &uri, Some(&bed.admin), soon, body.into()).await
     }
 }
 

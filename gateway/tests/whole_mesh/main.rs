@@ -4,6 +4,7 @@
 mod bed;
 mod access;
 mod crowd;
+mod doorstep;
 mod edge;
 mod input;
 mod lives;

@@ -1,6 +1,6 @@
 //! The life of a process: serving, and leaving in order.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use http::Response;
@@ -12,7 +12,7 @@ use super::{App, Edge, Ended};
 use crate::{
     auth::Auth,
     clock,
-    server::{self, Calls, Readiness, Wire},
+    server::{self, Calls, Limits, Readiness, Wire},
 };
 
 /// After the drain: how long relays, pools and the like may take to close.
@@ -35,10 +35,14 @@ impl App {
     /// A task failed, or the contract's descriptors are malformed.
     pub async fn serve(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<Ended> {
         let started = clock::instant();
+        self = self.serve_operators()?;
         let auth = self.auth()?;
         let checks = std::mem::take(&mut self.checks);
         let readiness = Readiness::new(self.with_keys_check(checks));
-        let admin = server::admin(readiness.missing(), started);
+        let mut admin = server::admin(readiness.missing(), started);
+        if self.config.failpoints {
+            admin = server::failpoints(admin);
+        }
         let admin = tower::util::MapResponse::new(admin, |response: Response<axum::body::Body>| {
             response.map(Body::new)
         });
@@ -131,11 +135,15 @@ impl App {
         }
         routes.add_service(server::health(names, readiness.ready()));
         let longest = std::mem::take(&mut self.longest);
+        let mutations = if self.config.failpoints {
+            mutations(self.descriptors).context("the contract's descriptors are malformed")?
+        } else {
+            HashSet::new()
+        };
         let calls = Calls::new(
             routes.routes(),
             auth,
-            self.config.call_timeout,
-            longest,
+            Limits { longest: self.config.call_timeout, by_path: longest, mutations },
             self.tracker.clone(),
         );
         Ok(BoxCloneSyncService::new(calls))
@@ -165,6 +173,20 @@ impl Reflection {
         };
         Ok(())
     }
+}
+
+/// The paths of the methods that change something: those whose request says which attempt it is.
+fn mutations(descriptors: &[u8]) -> Result<HashSet<String>, prost_reflect::DescriptorError> {
+    let pool = prost_reflect::DescriptorPool::decode(descriptors)?;
+    let methods = pool.services().flat_map(|service| service.methods().collect::<Vec<_>>());
+    let changes = |method: &prost_reflect::MethodDescriptor| {
+        let request = method.input();
+        ["request_id", "command"].iter().any(|name| request.get_field_by_name(name).is_some())
+    };
+    let path = |method: prost_reflect::MethodDescriptor| {
+        format!("/{}/{}", method.parent_service().full_name(), method.name())
+    };
+    Ok(methods.filter(changes).map(path).collect())
 }
 
 /// The first failure among the tasks; never, if they all end well.

@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use tonic::body::Body;
 
-use super::{Callee, Limit, reply};
+use super::{Callee, Limit, Long, reply};
 use crate::{
     auth::ON_BEHALF_OF,
     clock,
@@ -29,8 +29,16 @@ pub(super) async fn call(callee: &Callee, mut request: Request<Body>) -> Respons
     };
     identify(request.headers_mut(), &ctx, callee, &timeout);
 
-    match deadline::within(ends, callee.endpoints.send(request)).await {
-        Ok(Ok(response)) => watch.response(response),
+    let long = request.extensions_mut().remove::<Long>().is_some();
+    let sent = async {
+        if long {
+            let (response, lane) = callee.endpoints.stream(request).await?;
+            return Ok((response, Some(lane)));
+        }
+        Ok((callee.endpoints.send(request).await?, None))
+    };
+    match deadline::within(ends, sent).await {
+        Ok(Ok((response, lane))) => watch.response(response, lane),
         Ok(Err(failure)) if matches!(failure, Failure::Down(_)) => watch.refused(&failure),
         Ok(Err(failure)) => watch.failed(&failure),
         Err(deadline::Late) => watch.failed(&Failure::Deadline),

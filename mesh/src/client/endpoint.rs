@@ -19,6 +19,7 @@ use tokio::{net::TcpStream, sync::Notify, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::body::Body;
 
+use super::long::{self, Lane, Lanes};
 use crate::{clock, registry::Address, status::Failure, telemetry};
 
 /// How long a connection may take to open: address, TCP, HTTP/2.
@@ -48,7 +49,11 @@ struct Endpoint {
     address: Address,
     authority: uri::Authority,
     connection: ArcSwapOption<SendRequest<Body>>,
+    lanes: Lanes,
 }
+
+/// How often a long stream is begun anew where a connection did not send it.
+const AGAIN: usize = 3;
 
 // === impl Endpoints ===
 
@@ -64,6 +69,7 @@ impl Endpoints {
                     address: address.clone(),
                     authority: address.to_string().parse().ok()?,
                     connection: ArcSwapOption::empty(),
+                    lanes: Lanes::default(),
                 });
                 let keep = Arc::clone(&endpoint).keep(name.to_owned(), Arc::clone(&connected));
                 #[expect(
@@ -108,6 +114,31 @@ impl Endpoints {
         }
     }
 
+    /// The same over a connection for long streams, which the answer holds to its end.
+    pub(super) async fn stream(
+        &self,
+        mut request: Request<Body>,
+    ) -> Result<(Response<Incoming>, Arc<Lane>), Failure> {
+        for _ in 0..AGAIN {
+            // Where short calls arrive there is an instance that answers.
+            let (endpoint, _) = self.pick(clock::instant() + FAILFAST).await?;
+            let Some(lane) = endpoint.lane().await else { continue };
+            target(request.uri_mut(), &endpoint.authority);
+            match lane.0.clone().try_send_request(request).await {
+                Ok(response) => return Ok((response, lane)),
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => {
+                        telemetry::metrics().resent.inc();
+                        endpoint.lanes.forget(&lane);
+                        request = unsent;
+                    }
+                    None => return Err(Failure::Broken(self.name.clone())),
+                },
+            }
+        }
+        Err(Failure::Down(self.name.clone()))
+    }
+
     /// An open connection; waits for one until `fails`.
     async fn pick(&self, fails: Instant) -> Result<(&Endpoint, Arc<SendRequest<Body>>), Failure> {
         loop {
@@ -145,7 +176,7 @@ impl Endpoint {
     async fn keep(self: Arc<Self>, callee: String, connected: Arc<Notify>) {
         let (mut ceiling, highest) = BACKOFF;
         loop {
-            match tokio::time::timeout(CONNECT, self.dial()).await {
+            match tokio::time::timeout(CONNECT, self.dial(WINDOWS)).await {
                 Ok(Ok((sender, connection))) => {
                     tracing::debug!(callee, address = %self.address, "connected");
                     ceiling = BACKOFF.0;
@@ -168,8 +199,21 @@ impl Endpoint {
         }
     }
 
+    /// A connection that has room for one more long stream; `None` if none can be opened.
+    async fn lane(&self) -> Option<Arc<Lane>> {
+        if let Some(lane) = self.lanes.room() {
+            return Some(lane);
+        }
+        let dialled = tokio::time::timeout(CONNECT, self.dial(long::WINDOWS)).await;
+        let (sender, connection) = dialled.ok()?.ok()?;
+        #[expect(clippy::disallowed_methods, reason = "ends with the last stream on it")]
+        tokio::spawn(connection);
+        Some(self.lanes.open(sender))
+    }
+
     async fn dial(
         &self,
+        windows: (u32, u32),
     ) -> Result<
         (SendRequest<Body>, impl Future<Output = Result<(), hyper::Error>> + use<>),
         Box<dyn std::error::Error + Send + Sync>,
@@ -182,8 +226,8 @@ impl Endpoint {
             .keep_alive_interval(KEEPALIVE.0)
             .keep_alive_timeout(KEEPALIVE.1)
             .keep_alive_while_idle(true)
-            .initial_stream_window_size(WINDOWS.0)
-            .initial_connection_window_size(WINDOWS.1)
+            .initial_stream_window_size(windows.0)
+            .initial_connection_window_size(windows.1)
             .handshake(TokioIo::new(stream))
             .await?;
         Ok((sender, connection))

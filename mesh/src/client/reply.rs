@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -12,6 +13,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 use tonic::{Code, Status, body::Body};
 
+use super::long::Lane;
 use crate::{
     clock,
     status::{self, Failure},
@@ -36,13 +38,19 @@ pin_project_lite::pin_project! {
         #[pin]
         late: Sleep,
         watch: Option<Watch>,
+        // The place on a connection of long streams.
+        lane: Option<Arc<Lane>>,
     }
 }
 
 // === impl Watch ===
 
 impl Watch {
-    pub(super) fn response(self, mut response: Response<Incoming>) -> Response<Body> {
+    pub(super) fn response(
+        self,
+        mut response: Response<Incoming>,
+        lane: Option<Arc<Lane>>,
+    ) -> Response<Body> {
         // What only this process may say about its own calls is not believed of others.
         response.headers_mut().remove(status::LOCAL);
         // Trailers-only: the status stands in the head.
@@ -52,7 +60,8 @@ impl Watch {
         }
         let ends = self.ends;
         response.map(|inner| {
-            Body::new(Reply { inner, late: tokio::time::sleep_until(ends), watch: Some(self) })
+            let late = tokio::time::sleep_until(ends);
+            Body::new(Reply { inner, late, watch: Some(self), lane })
         })
     }
 

@@ -29,6 +29,8 @@ pub(super) enum Kind {
     Compensable,
     Pivot,
     Retriable,
+    /// Past the pivot, and can be called back for a while.
+    Recallable,
 }
 
 /// Which way a saga goes.
@@ -56,6 +58,8 @@ pub(super) struct Position<'s> {
 pub(super) enum Heard {
     Done,
     No(Why),
+    Recall(Why),
+    Resume,
     NotSent,
     Unsure,
     Wait(OffsetDateTime),
@@ -72,6 +76,8 @@ pub(super) enum Next {
     TurnRound(Option<usize>, Why),
     /// Record the undo, intend the undo of this step.
     Undo(usize),
+    /// Record the undo as failed, intend this step again: it goes forward.
+    Resume(usize),
     /// Record the undo: that was all.
     Compensated,
     /// The same step with the same command, after this time.
@@ -100,7 +106,7 @@ impl Position<'_> {
     }
 
     fn forward(&self, heard: Heard, now: OffsetDateTime, settings: &Settings, spread: f64) -> Next {
-        let can_turn = self.kind() != Kind::Retriable;
+        let can_turn = !self.is_past_pivot();
         let late = self.is_late(now);
         let timed_out =
             || Next::TurnRound(self.undoable(), Why::new(TIMED_OUT, "not done in time"));
@@ -111,7 +117,10 @@ impl Position<'_> {
             Heard::Done if self.step + 1 == self.steps.len() => Next::Finish,
             Heard::Done => Next::Step(self.step + 1),
             Heard::No(why) if can_turn => Next::TurnRound(self.undoable(), why),
-            Heard::No(_) => Next::Stuck,
+            Heard::Recall(why) if can_turn || self.is_recallable() => {
+                Next::TurnRound(self.undoable(), why)
+            }
+            Heard::No(_) | Heard::Recall(_) | Heard::Resume => Next::Stuck,
             Heard::NotSent | Heard::Unsure | Heard::Wait(_) if late => timed_out(),
             Heard::NotSent => self.postponed(settings, spread),
             Heard::Unsure => self.again(self.attempts + 1, settings, spread),
@@ -126,7 +135,12 @@ impl Position<'_> {
                 Some(step) => Next::Undo(step),
                 None => Next::Compensated,
             },
-            Heard::No(_) => Next::Stuck,
+            Heard::Resume
+                if self.kind() == Kind::Recallable && self.step + 1 < self.steps.len() =>
+            {
+                Next::Resume(self.step + 1)
+            }
+            Heard::No(_) | Heard::Recall(_) | Heard::Resume => Next::Stuck,
             Heard::Unsure if self.attempts + 1 >= settings.undo_tries => Next::Stuck,
             Heard::Unsure => self.again(self.attempts + 1, settings, spread),
             Heard::NotSent => self.postponed(settings, spread),
@@ -136,16 +150,26 @@ impl Position<'_> {
 
     /// Whether the pivot can no longer be reached in time.
     pub(super) fn is_late(&self, now: OffsetDateTime) -> bool {
-        self.way == Way::Forward && self.kind() != Kind::Retriable && now >= self.deadline
+        self.way == Way::Forward && !self.is_past_pivot() && now >= self.deadline
     }
 
     /// The step to undo first: the last that was intended and can be.
     pub(super) fn undoable(&self) -> Option<usize> {
-        if self.kind() == Kind::Compensable { Some(self.step) } else { self.before(self.step) }
+        self.before(self.step.saturating_add(1))
+    }
+
+    /// Whether the saga stands behind its pivot.
+    pub(super) fn is_past_pivot(&self) -> bool {
+        matches!(self.kind(), Kind::Retriable | Kind::Recallable)
+    }
+
+    fn is_recallable(&self) -> bool {
+        self.steps.iter().take(self.step.saturating_add(1)).any(|kind| *kind == Kind::Recallable)
     }
 
     fn before(&self, step: usize) -> Option<usize> {
-        self.steps.iter().take(step).rposition(|kind| *kind == Kind::Compensable)
+        let undone = |kind: &Kind| matches!(kind, Kind::Compensable | Kind::Recallable);
+        self.steps.iter().take(step).rposition(undone)
     }
 
     fn kind(&self) -> Kind {
@@ -253,6 +277,29 @@ mod tests {
     }
 
     #[test]
+    fn what_can_be_called_back_past_the_pivot_is_undone_first_or_goes_on_behind_it() {
+        let steps =
+            [Kind::Compensable, Kind::Pivot, Kind::Retriable, Kind::Recallable, Kind::Retriable];
+        let next = |step, way, heard| {
+            let position =
+                Position { steps: &steps, step, way, attempts: 0, misses: 0, deadline: NOON };
+            position.next(heard, ONE, &Settings::default(), 1.0)
+        };
+        // Before there is anything to call back, and for a plain no, a person has to look.
+        assert_eq!(next(2, Way::Forward, Heard::Recall(no())), Next::Stuck);
+        assert_eq!(next(3, Way::Forward, Heard::No(no())), Next::Stuck);
+        for step in [3, 4] {
+            let turned = next(step, Way::Forward, Heard::Recall(no()));
+            assert_eq!(turned, Next::TurnRound(Some(3), no()), "step {step}");
+            assert!(!matches!(next(step, Way::Forward, Heard::Unsure), Next::TurnRound(..)));
+        }
+        assert_eq!(next(3, Way::Back, Heard::Done), Next::Undo(0));
+        assert_eq!(next(3, Way::Back, Heard::Resume), Next::Resume(4));
+        assert_eq!(next(0, Way::Back, Heard::Resume), Next::Stuck);
+        assert_eq!(next(4, Way::Forward, Heard::Resume), Next::Stuck);
+    }
+
+    #[test]
     fn the_deadline_turns_round_up_to_the_pivot_whatever_was_heard() {
         for heard in [Heard::Done, Heard::NotSent, Heard::Unsure, Heard::Wait(ONE)] {
             let turned = next(2, Way::Forward, heard.clone(), ONE);
@@ -357,6 +404,7 @@ mod tests {
                         None => return Err(TestCaseError::fail("the first can be undone")),
                     },
                     Next::Undo(next) => (step, attempts) = (next, 0),
+                    Next::Resume(_) => return Err(TestCaseError::fail("nothing was resumed")),
                     Next::Compensated => {
                         prop_assert_eq!(done, [false; STEPS.len()]);
                         return Ok(());

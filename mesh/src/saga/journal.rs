@@ -1,5 +1,6 @@
 //! What is kept of sagas: which step is intended, what came of those before, who works on it.
 
+mod adopt;
 mod write;
 
 use std::collections::HashMap;
@@ -18,7 +19,11 @@ use crate::{
     store::{Failure, Store, Txn, row, rows},
 };
 
-pub(super) use write::{Entry, create, give_back, record, renew, turn, wake};
+pub(super) use adopt::adopt;
+pub use write::due_now;
+pub(super) use write::{
+    Entry, create, due_forward, due_if_waiting, give_back, record, renew, turn,
+};
 
 /// A kind of saga and its list of steps, which a saga keeps to the end.
 #[derive(Clone, Debug)]
@@ -251,8 +256,7 @@ pub async fn history<C: ConnectionTrait>(
     let found: Option<SagaRow> =
         row(conn, "read a saga", sql, vec![kind.into(), key.into()]).await?;
     let Some(saga) = found else { return Ok(None) };
-    let steps =
-        steps(conn, &saga.id).await?.into_iter().map(record_of).collect::<Result<_, _>>()?;
+    let steps = records(conn, &saga.id).await?;
     Ok(Some(History {
         state: State::parse(&saga.state).ok_or_else(|| broken("state"))?,
         why: why(saga.reason, saga.message),
@@ -261,6 +265,14 @@ pub async fn history<C: ConnectionTrait>(
         id: saga.id,
         steps,
     }))
+}
+
+/// The steps of a saga, for people to read.
+pub(super) async fn records<C: ConnectionTrait>(
+    conn: &C,
+    saga: &str,
+) -> Result<Vec<Record>, Failure> {
+    steps(conn, saga).await?.into_iter().map(record_of).collect()
 }
 
 async fn steps<C: ConnectionTrait>(conn: &C, saga: &str) -> Result<Vec<StepRow>, Failure> {

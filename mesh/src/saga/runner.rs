@@ -43,6 +43,8 @@ pub struct Runner(Arc<Inner>);
 struct Inner {
     store: Store,
     definition: Definition,
+    /// The list that this one goes on with.
+    older: Option<Definition>,
     steps: Vec<Doing>,
     kinds: Vec<Kind>,
     end: Box<End>,
@@ -91,6 +93,7 @@ impl Runner {
                 Role::Compensable { undo } => (Kind::Compensable, Some(call(undo))),
                 Role::Pivot => (Kind::Pivot, None),
                 Role::Retriable => (Kind::Retriable, None),
+                Role::Recallable { undo } => (Kind::Recallable, Some(call(undo))),
             };
             kinds.push(kind);
             steps.push(Doing { key: step.key, act: call(step.act), undo });
@@ -99,6 +102,10 @@ impl Runner {
         let (begun, inbox) = mpsc::channel(settings.concurrency.saturating_mul(QUEUE).max(1));
         Self(Arc::new(Inner {
             store,
+            older: saga.older.map(|older| Definition {
+                kind: older.kind,
+                steps: keys.iter().take(older.steps).copied().collect::<Vec<_>>().join(" "),
+            }),
             definition: Definition { kind: saga.kind, steps: keys.join(" ") },
             steps,
             kinds,
@@ -143,7 +150,7 @@ impl Runner {
         why: &Why,
         reach: Reach,
     ) -> Result<Turned, Failure> {
-        let Inner { store, definition, kinds, owner, .. } = &*self.0;
+        let Inner { store, definition, owner, .. } = &*self.0;
         let Some(held) = journal::find(store, txn, definition, key).await? else {
             return Ok(Turned::Unknown);
         };
@@ -151,8 +158,7 @@ impl Runner {
         if ended || held.why.is_some() {
             return Ok(Turned::Already);
         }
-        let at = kinds.get(held.step).copied();
-        let past = held.state == State::Done || at == Some(Kind::Retriable);
+        let past = held.state == State::Done || self.position(&held).is_past_pivot();
         if past && reach == Reach::BeforePivot {
             return Ok(Turned::TooLate);
         }
@@ -169,7 +175,27 @@ impl Runner {
     /// [`Failure`] of the database.
     pub async fn wake(&self, txn: &Txn, key: &str) -> Result<(), Failure> {
         let now = self.0.store.now_micros(txn).await?;
-        journal::wake(txn, self.0.definition.kind, key, now).await
+        journal::due_now(txn, self.0.definition.kind, key, now).await.map(|_woken| ())
+    }
+
+    /// The same for a saga of which nobody works on a step just now: whoever does will see for
+    /// itself, and is not disturbed.
+    ///
+    /// # Errors
+    /// [`Failure`] of the database.
+    pub async fn wake_waiting(&self, txn: &Txn, key: &str) -> Result<(), Failure> {
+        let now = self.0.store.now_micros(txn).await?;
+        journal::due_if_waiting(txn, self.0.definition.kind, key, now).await
+    }
+
+    /// Makes a saga due as [`Runner::wake`] does, unless it is being undone: says whether it goes
+    /// forward.
+    ///
+    /// # Errors
+    /// [`Failure`] of the database.
+    pub async fn wake_forward(&self, txn: &Txn, key: &str) -> Result<bool, Failure> {
+        let now = self.0.store.now_micros(txn).await?;
+        journal::due_forward(txn, self.0.definition.kind, key, now).await
     }
 
     /// Looks for what is due now, not at the next poll.
@@ -191,10 +217,13 @@ impl Runner {
                  finish it with the release that made it, and give a changed list a new name"
             );
         }
+        self.adopt().await?;
         let mut waiting = VecDeque::new();
         let mut work = JoinSet::new();
         let mut poll = tokio::time::interval(self.0.settings.poll);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut older = tokio::time::interval(self.0.settings.lease);
+        older.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             while work.len() < self.0.settings.concurrency
                 && let Some(held) = waiting.pop_front()
@@ -207,6 +236,12 @@ impl Runner {
                 _ = poll.tick(), if waiting.is_empty() => waiting.extend(self.due(work.len()).await),
                 () = self.0.nudged.notified(), if waiting.is_empty() => {
                     waiting.extend(self.due(work.len()).await);
+                }
+                _ = older.tick(), if self.0.older.is_some() => {
+                    if let Err(failure) = self.adopt().await {
+                        let error = crate::status::with_causes(&failure);
+                        tracing::warn!(error, "sagas of an older release wait");
+                    }
                 }
                 Some(ended) = work.join_next(), if !work.is_empty() => told(ended),
                 Some(held) = inbox.recv(), if work.len() < self.0.settings.concurrency => {
@@ -262,6 +297,29 @@ impl Runner {
                     "sagas that are due stay undone"
                 );
                 Vec::new()
+            }
+        }
+    }
+
+    /// Takes over what an older release left.
+    async fn adopt(&self) -> Result<(), Failure> {
+        if self.0.older.is_none() {
+            return Ok(());
+        }
+        loop {
+            let runner = self.clone();
+            let adopted = self.0.store.transaction(move |txn| {
+                let runner = runner.clone();
+                Box::pin(async move {
+                    let Inner { store, definition, older, .. } = &*runner.0;
+                    let Some(older) = older else { return Ok(0) };
+                    journal::adopt(store, txn, definition, older).await
+                })
+            });
+            match adopted.await {
+                Ok(0) => return Ok(()),
+                Ok(adopted) => tracing::info!(adopted, "sagas of an older release go on here"),
+                Err(failure) => return Err(failure),
             }
         }
     }

@@ -35,6 +35,11 @@ crate::on_both_databases! {
     a_no_behind_the_pivot_waits_for_a_person_and_is_tried_all_the_same
     an_effect_that_finds_another_row_than_was_read_has_its_step_called_again
     a_process_with_another_list_of_steps_refuses_to_start
+    what_was_done_past_the_pivot_is_called_back_first
+    what_cannot_be_called_back_any_more_goes_on_and_can_be_turned_round_again
+    what_cannot_be_finished_is_called_back
+    a_longer_list_goes_on_with_the_sagas_of_a_shorter_one
+    only_a_saga_that_goes_forward_is_woken_as_such
 }
 
 struct Tables;
@@ -530,4 +535,165 @@ async fn lease(db: &TestDb) -> Lease {
     let mut found: Vec<Lease> =
         rows(db.store.reader(), "read a lease", sql, vec![]).await.expect("reads");
     found.pop().expect("a saga")
+}
+
+/// The same steps, and two more.
+fn longer() -> Saga<Sample, Retriable> {
+    Saga::<Sample>::named("sample.v2")
+        .continues("sample.v1", 4)
+        .compensable("hold", |on| Box::pin(on.ask("hold")), |on| Box::pin(on.ask("unhold")))
+        .compensable("pay", |on| Box::pin(on.ask("pay")), |on| Box::pin(on.ask("unpay")))
+        .pivot("confirm", |on| Box::pin(on.ask("confirm")))
+        .retriable("ship", |on| Box::pin(on.ask("ship")))
+        .recallable("send", |on| Box::pin(on.ask("send")), |on| Box::pin(on.ask("unsend")))
+        .retriable("arrive", |on| Box::pin(on.ask("arrive")))
+        .compensated(|_, why| effect(format!("ended {}", why.reason)))
+}
+
+#[expect(clippy::disallowed_methods, reason = "a process of its own in a test")]
+fn longer_process(db: &TestDb, peer: &Peer) -> Process {
+    let peer = peer.clone();
+    let make = move |run| Sample { peer: peer.clone(), run };
+    let runner = Runner::new(db.store.clone(), longer(), quick(), make);
+    let draining = Draining::default();
+    let work = tokio::spawn(runner.clone().run(draining.clone()));
+    Process { runner, draining, work }
+}
+
+async fn longer_comes_to(db: &TestDb, state: State) -> History {
+    let reached = async {
+        loop {
+            let found = history(db.store.reader(), "sample.v2", "orders/1").await.expect("reads");
+            if let Some(found) = found.filter(|found| found.state == state) {
+                return found;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), reached).await.expect("in time")
+}
+
+async fn asked_of(peer: &Peer, what: &str, times: usize) {
+    let asked = async {
+        while peer.commands(what).len() < times {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), asked).await.expect("asked");
+}
+
+fn far() -> OffsetDateTime {
+    clock::now() + HOUR
+}
+
+async fn what_was_done_past_the_pivot_is_called_back_first(db: TestDb) {
+    let peer = Peer::new(|what, _| match what {
+        "arrive" => Outcome::wait(far(), "on its way"),
+        _ => Outcome::done(),
+    });
+    let process = longer_process(&db, &peer);
+    let created = process.create(&db.store, HOUR).await;
+    process.runner.start(created);
+    asked_of(&peer, "arrive", 1).await;
+    let Turned::Round(created) = process.turn(&db.store, Reach::PastPivot).await else {
+        panic!("not turned")
+    };
+    process.runner.start(created);
+    longer_comes_to(&db, State::Compensated).await;
+    assert_eq!(peer.asked()[6..], ["unsend", "unpay", "unhold"]);
+    assert_eq!(effects(&db).await, ["ended CANCELLED"]);
+}
+
+async fn what_cannot_be_called_back_any_more_goes_on_and_can_be_turned_round_again(db: TestDb) {
+    let peer = Peer::new(|what, times| match (what, times) {
+        ("arrive", 1 | 2) => Outcome::wait(far(), "on its way"),
+        ("unsend", 1) => Outcome::Resume { effect: Some(effect("resumed")) },
+        _ => Outcome::done(),
+    });
+    let process = longer_process(&db, &peer);
+    let created = process.create(&db.store, HOUR).await;
+    process.runner.start(created);
+    for times in [1, 2] {
+        asked_of(&peer, "arrive", times).await;
+        let Turned::Round(created) = process.turn(&db.store, Reach::PastPivot).await else {
+            panic!("not turned")
+        };
+        process.runner.start(created);
+    }
+    longer_comes_to(&db, State::Compensated).await;
+    assert_eq!(peer.asked()[6..], ["unsend", "arrive", "unsend", "unpay", "unhold"]);
+    assert_eq!(effects(&db).await, ["resumed", "ended CANCELLED"]);
+    let commands = peer.commands("arrive");
+    assert_ne!(commands[0], commands[1], "it is another command");
+}
+
+async fn what_cannot_be_finished_is_called_back(db: TestDb) {
+    let peer = Peer::new(|what, _| match what {
+        "arrive" => Outcome::recall("NO_CARRIER", "nobody takes it"),
+        _ => Outcome::done(),
+    });
+    let process = longer_process(&db, &peer);
+    let created = process.create(&db.store, HOUR).await;
+    process.runner.start(created);
+    longer_comes_to(&db, State::Compensated).await;
+    assert_eq!(peer.asked()[6..], ["unsend", "unpay", "unhold"]);
+    assert_eq!(effects(&db).await, ["ended NO_CARRIER"]);
+}
+
+async fn a_longer_list_goes_on_with_the_sagas_of_a_shorter_one(db: TestDb) {
+    let (older, newer) = (Peer::new(|_, _| Outcome::done()), Peer::new(|_, _| Outcome::done()));
+    let process = process(&db, &older);
+    let created = process.create(&db.store, HOUR).await;
+    process.runner.start(created);
+    comes_to(&db, State::Done).await;
+    // Another one is under way when the release changes.
+    let runner = process.runner.clone();
+    let waiting = db.store.transaction(move |txn| {
+        let runner = runner.clone();
+        let new = New { key: "orders/2".to_owned(), data: Vec::new(), deadline: far() };
+        Box::pin(async move { runner.create(txn, &new).await })
+    });
+    let _never_started: Created = waiting.await.expect("created");
+    process.draining.begin();
+    process.work.await.expect("ends").expect("well");
+
+    let _process = longer_process(&db, &newer);
+    longer_comes_to(&db, State::Done).await;
+    let both = async {
+        while newer.commands("arrive").len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), both).await.expect("both arrive");
+    assert_eq!(newer.commands("ship")[..1], older.commands("ship")[..], "the same command");
+    assert_eq!(newer.commands("hold").len(), 1, "of the one that was under way");
+}
+
+async fn only_a_saga_that_goes_forward_is_woken_as_such(db: TestDb) {
+    let peer = Peer::new(|what, _| match what {
+        "pay" | "unpay" => Outcome::wait(far(), "later"),
+        _ => Outcome::done(),
+    });
+    let process = process(&db, &peer);
+    let wake = async || {
+        let runner = process.runner.clone();
+        let woken = db.store.transaction(move |txn| {
+            let runner = runner.clone();
+            Box::pin(async move { runner.wake_forward(txn, "orders/1").await })
+        });
+        woken.await.expect("answered")
+    };
+    assert!(!wake().await, "there is none");
+    let created = process.create(&db.store, HOUR).await;
+    process.runner.start(created);
+    asked_of(&peer, "pay", 1).await;
+    assert!(wake().await);
+    process.runner.nudge();
+    asked_of(&peer, "pay", 2).await;
+    let Turned::Round(created) = process.turn(&db.store, Reach::BeforePivot).await else {
+        panic!("not turned")
+    };
+    assert!(!wake().await);
+    process.runner.start(created);
+    asked_of(&peer, "unpay", 1).await;
 }

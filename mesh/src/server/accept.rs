@@ -32,6 +32,9 @@ const CONNECTIONS: usize = 10_000;
 const STREAMS: u32 = 256;
 /// The headers of a request, in bytes.
 const HEADERS: u32 = 16 * 1_024;
+/// HTTP/1.1: what waits to be written to a client that reads slowly, in bytes; the head of a
+/// request fits in.
+const BUFFER: usize = 64 << 10;
 /// HTTP/2 pings: how often on an idle connection, and how long for the answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(5));
 /// How long a client may take to send the first bytes, and the head of a request.
@@ -192,7 +195,13 @@ fn builder(wire: Wire) -> auto::Builder<TokioExecutor> {
         .max_header_list_size(HEADERS)
         .keep_alive_interval(KEEPALIVE.0)
         .keep_alive_timeout(KEEPALIVE.1);
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).half_close(true);
+    // A client that closes its side has gone: a stream that waits for news ends there and then.
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .half_close(false)
+        .max_buf_size(BUFFER);
     match wire {
         Wire::Http2 => builder.http2_only(),
         Wire::Http => builder,

@@ -1,4 +1,4 @@
-//! The admin port: `/health`, `/ready`, `/metrics`. Last to close.
+//! The admin port: `/health`, `/ready`, `/metrics`, in debug builds failpoints. Last to close.
 
 use std::{sync::Arc, time::Duration};
 
@@ -86,6 +86,33 @@ impl Readiness {
             changed
         });
     }
+}
+
+/// Arms failpoints, where a process was started with them.
+#[cfg(debug_assertions)]
+pub(crate) fn failpoints(router: Router) -> Router {
+    use axum::extract::{Path, Query};
+
+    #[derive(serde::Deserialize)]
+    struct When {
+        after: Option<u32>,
+    }
+    let arm = |Path(name): Path<String>, Query(When { after }): Query<When>| async move {
+        if crate::failpoint::arm(&name, after.unwrap_or(1)) {
+            tracing::warn!("this process dies at {name}");
+            (StatusCode::OK, Json(json!({"armed": name})))
+        } else {
+            (StatusCode::NOT_FOUND, Json(json!({"points": crate::failpoint::POINTS})))
+        }
+    };
+    router.route("/debug/failpoints/{name}", axum::routing::post(arm))
+}
+
+/// A release has none.
+#[cfg(not(debug_assertions))]
+pub(crate) fn failpoints(router: Router) -> Router {
+    tracing::warn!("--failpoints: this is a release build, which has none");
+    router
 }
 
 /// The routes of the admin port.

@@ -1,7 +1,7 @@
 //! One call, from its head to the head of its answer.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     convert::Infallible,
     future::Future,
     panic::AssertUnwindSafe,
@@ -24,7 +24,7 @@ use crate::{
     auth::Auth,
     clock,
     ctx::{Ctx, Trace},
-    deadline,
+    deadline, failpoint,
     status::Failure,
 };
 
@@ -40,22 +40,26 @@ pub(crate) struct Calls(Arc<Inner>);
 struct Inner {
     routes: Routes,
     auth: Auth,
-    longest: Duration,
-    by_path: HashMap<&'static str, Duration>,
+    limits: Limits,
     tracker: TaskTracker,
+}
+
+/// What is special about methods, by their paths.
+#[derive(Debug)]
+pub(crate) struct Limits {
+    /// The longest that a call may take.
+    pub(crate) longest: Duration,
+    /// Methods that may take longer, or less long.
+    pub(crate) by_path: HashMap<&'static str, Duration>,
+    /// Methods after which the process may be told to die.
+    pub(crate) mutations: HashSet<String>,
 }
 
 // === impl Calls ===
 
 impl Calls {
-    pub(crate) fn new(
-        routes: Routes,
-        auth: Auth,
-        longest: Duration,
-        by_path: HashMap<&'static str, Duration>,
-        tracker: TaskTracker,
-    ) -> Self {
-        Self(Arc::new(Inner { routes: routes.prepare(), auth, longest, by_path, tracker }))
+    pub(crate) fn new(routes: Routes, auth: Auth, limits: Limits, tracker: TaskTracker) -> Self {
+        Self(Arc::new(Inner { routes: routes.prepare(), auth, limits, tracker }))
     }
 
     /// Never fails: what goes wrong is a failing status.
@@ -67,7 +71,8 @@ impl Calls {
         let started = clock::instant();
         let path = request.uri().path().to_owned();
         let trace = trace(request.headers());
-        let longest = self.0.by_path.get(path.as_str()).copied().unwrap_or(self.0.longest);
+        let Limits { longest, by_path, .. } = &self.0.limits;
+        let longest = by_path.get(path.as_str()).copied().unwrap_or(*longest);
         let timeout = timeout(request.headers());
         let ends = started + timeout.unwrap_or(None).map_or(longest, |asked| asked.min(longest));
         let cancelled = CancellationToken::new();
@@ -113,6 +118,9 @@ impl Calls {
             .is_none_or(|code| Code::from_bytes(code.as_bytes()) == Code::Ok);
         if ok && ctx.owes_duty() {
             return Err(Failure::Duty(path.to_owned()));
+        }
+        if ok && self.0.limits.mutations.contains(path) {
+            failpoint::hit("after_commit_before_answer");
         }
         Ok(response)
     }

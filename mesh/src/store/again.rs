@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use sea_orm::{DatabaseConnection, TransactionTrait};
 
-use super::{Counters, Failure, Transaction, Txn, TxnError, failed_to};
+use super::{Counters, Failure, Txn, TxnError, connection::Transaction, failed_to};
 use crate::ctx::Ctx;
 
 /// How often a transaction is run, all in all.

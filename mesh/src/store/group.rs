@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use super::{
-    Counters, Failure, Transaction, Txn, TxnError, failed_to, open::SqliteFile, sqlite::Sqlite,
+    Counters, Failure, Txn, TxnError, connection::Transaction, failed_to, open::SqliteFile,
+    sqlite::Sqlite,
 };
 use crate::{clock, ctx::Ctx};
 

@@ -67,10 +67,11 @@ pub(super) async fn postgres(
 
 async fn run<C: ConnectionTrait>(txn: &C, service: Vec<Migration>) -> Result<(), Failure> {
     execute(txn, DOING, OWN_TABLE, vec![]).await?;
-    let known: Vec<_> = [step("mesh_0001_durable", include_str!("migrate/mesh_0001_durable.sql"))]
-        .into_iter()
-        .chain(service)
-        .collect();
+    let own = [
+        step("mesh_0001_durable", include_str!("migrate/mesh_0001_durable.sql")),
+        step("mesh_0002_events", include_str!("migrate/mesh_0002_events.sql")),
+    ];
+    let known: Vec<_> = own.into_iter().chain(service).collect();
     let missing = missing(txn, &known).await?;
     for Migration { name, sql } in known.iter().filter(|step| missing.contains(step.name)) {
         for statement in dialect(sql, txn.get_database_backend()) {

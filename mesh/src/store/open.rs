@@ -70,7 +70,7 @@ impl SqliteFile {
     /// The connections that read.
     pub(super) fn readers(&self) -> Result<Readers, Failure> {
         let connections: Result<Vec<_>, _> = (0..SQLITE_READERS).map(|_| self.open(true)).collect();
-        Ok(Readers::new(connections?))
+        Ok(Readers::new(self.path.clone(), connections?))
     }
 
     fn open(&self, reads_only: bool) -> Result<Sqlite, Failure> {

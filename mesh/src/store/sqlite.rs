@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     error::Error,
     fmt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicUsize, Ordering},
@@ -40,6 +40,7 @@ pub(super) struct Sqlite(Arc<Mutex<Connection>>);
 /// Connections that only read; whichever is free.
 #[derive(Debug)]
 pub(super) struct Readers {
+    path: PathBuf,
     connections: Vec<Sqlite>,
     next: AtomicUsize,
 }
@@ -119,10 +120,7 @@ impl Sqlite {
         let connection = self.lock();
         let mut prepared = connection.prepare_cached(&statement.sql).map_err(to_query)?;
         bind(&mut prepared, statement.values.as_ref()).map_err(to_query)?;
-        let columns: Vec<(String, bool)> = prepared
-            .columns()
-            .map(|column| (column.name().to_owned(), column.decl_type() == Some("BOOLEAN")))
-            .collect();
+        let columns = columns(&prepared);
         let mut rows = prepared.raw_query();
         let mut answer = Vec::new();
         while answer.len() < limit {
@@ -130,6 +128,27 @@ impl Sqlite {
             answer.push(read(row, &columns).map_err(to_query)?.into());
         }
         Ok(answer)
+    }
+
+    /// Every row that the queries answer, all from one snapshot, until `each` has enough.
+    pub(super) fn snapshot(
+        &self,
+        queries: &[&'static str],
+        mut each: impl FnMut(usize, ProxyRow) -> bool,
+    ) -> Result<(), DbErr> {
+        let connection = self.lock();
+        let snapshot = connection.unchecked_transaction().map_err(to_query)?;
+        for (index, sql) in queries.iter().enumerate() {
+            let mut statement = snapshot.prepare(sql).map_err(to_query)?;
+            let columns = columns(&statement);
+            let mut rows = statement.query([]).map_err(to_query)?;
+            while let Some(row) = rows.next().map_err(to_query)? {
+                if !each(index, read(row, &columns).map_err(to_query)?) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
@@ -171,8 +190,13 @@ impl ConnectionTrait for Sqlite {
 // === impl Readers ===
 
 impl Readers {
-    pub(super) fn new(connections: Vec<Sqlite>) -> Self {
-        Self { connections, next: AtomicUsize::new(0) }
+    pub(super) fn new(path: PathBuf, connections: Vec<Sqlite>) -> Self {
+        Self { path, connections, next: AtomicUsize::new(0) }
+    }
+
+    /// The file that is read.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// One that nobody reads with now; else the next in turn, to be waited for.
@@ -205,6 +229,13 @@ fn bind(
         statement.raw_bind_parameter(index, Bound(value))?;
     }
     Ok(())
+}
+
+/// Names of columns, and which of them are BOOLEAN: SQLite keeps those as integers.
+fn columns(statement: &rusqlite::Statement<'_>) -> Vec<(String, bool)> {
+    (statement.columns())
+        .map(|column| (column.name().to_owned(), column.decl_type() == Some("BOOLEAN")))
+        .collect()
 }
 
 fn read(row: &Row<'_>, columns: &[(String, bool)]) -> Result<ProxyRow, rusqlite::Error> {

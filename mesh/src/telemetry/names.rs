@@ -24,3 +24,13 @@ pub const OTHER: &str = "_OTHER";
 pub const STORE_COMMITS: &str = "mesh_store_commits";
 /// Counter of transactions in those commits.
 pub const STORE_TRANSACTIONS: &str = "mesh_store_transactions";
+/// Gauge of the newest position of the log.
+pub const LOG_HEAD: &str = "mesh_log_head";
+/// Gauge of events that wait for a position.
+pub const LOG_UNSEQUENCED: &str = "mesh_log_unsequenced";
+/// Gauge of how far a source's head is ahead of its consumer.
+pub const CONSUMER_LAG: &str = "mesh_consumer_lag";
+/// Counter of events that came in; the encoder appends `_total`.
+pub const CONSUMER_EVENTS: &str = "mesh_consumer_events";
+/// Gauge of events that are parked.
+pub const DLQ_DEPTH: &str = "dlq_depth";

@@ -31,5 +31,5 @@ pub async fn app(config: Config) -> anyhow::Result<App> {
     let app = App::new("catalog", proto::DESCRIPTORS, mesh)?;
     let store = Store::connect(&config.database_url).await.context("cannot open the database")?;
     let catalog = Catalog::new(store.clone(), pages);
-    Ok(app.store(&store.mesh()).grpc(CatalogServiceServer::new(catalog)))
+    Ok(app.store(&store.mesh()).publishes(&store.mesh()).grpc(CatalogServiceServer::new(catalog)))
 }

@@ -136,6 +136,9 @@ pub enum Refusal {
         /// The first variant of which there is not enough.
         sku: Sku,
     },
+    /// Less of a line is there to leave, or to come back.
+    #[error("line {0} has less than that left")]
+    Part(String),
     /// A saga owns the reservation.
     #[error("the reservation belongs to saga {0}")]
     Owned(String),

@@ -197,6 +197,11 @@ fn refused(name: &str, refusal: &Refusal) -> Explanation {
             name,
             refusal.to_string(),
         ),
+        Refusal::Part(line) => no(Reason::ReservationState).with("line", line).precondition(
+            "LINE",
+            "reservation",
+            refusal.to_string(),
+        ),
         Refusal::Expired { sku } => no(Reason::ReservationExpired).with("sku", sku).precondition(
             "EXPIRED",
             name,

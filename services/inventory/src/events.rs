@@ -56,6 +56,14 @@ pub fn of_reservation(reservation: &Reservation, event: &Event) -> Fact {
             &api::StockAllocated { reservation: name, order, lines: lines(&reservation.parts) },
         ),
         Event::Released { parts } => released(parts, api::stock_released::Cause::Released),
+        Event::Shipped { parts } => fact(
+            "stock.shipped",
+            &api::StockShipped { reservation: name, order, lines: lines(parts) },
+        ),
+        Event::Returned { parts } => fact(
+            "stock.returned",
+            &api::StockReturned { reservation: name, order, lines: lines(parts) },
+        ),
         Event::Expired => released(&reservation.parts, api::stock_released::Cause::Expired),
     }
 }

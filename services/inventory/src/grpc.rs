@@ -140,6 +140,8 @@ hand_over! {
     create_reservation(api::CreateReservationRequest) -> api::Reservation;
     extend_reservation(api::ExtendReservationRequest) -> api::Reservation;
     commit_reservation(api::CommitReservationRequest) -> api::Reservation;
+    fulfill_reservation(api::FulfillReservationRequest) -> api::Reservation;
+    restock_reservation(api::RestockReservationRequest) -> api::Reservation;
     release_reservation(api::ReleaseReservationRequest) -> api::Reservation;
     get_reservation(api::GetReservationRequest) -> api::Reservation;
     list_reservations(api::ListReservationsRequest) -> api::ListReservationsResponse;

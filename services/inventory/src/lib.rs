@@ -13,7 +13,7 @@ pub mod jobs;
 pub mod error;
 
 use anyhow::Context as _;
-use mesh::{App, page::Pages};
+use mesh::{App, operator::Table, page::Pages};
 use proto::inventory::v1::inventory_service_server::InventoryServiceServer;
 
 pub use config::Config;
@@ -22,6 +22,17 @@ use crate::{grpc::Inventory, store::Store};
 
 /// Where calls are served unless `--listen` says otherwise.
 const PORT: u16 = 50_053;
+
+/// What a checker reads of us.
+const TABLES: [Table; 4] = [
+    Table { name: "stock", sql: "SELECT * FROM stock ORDER BY sku, location" },
+    Table { name: "reservation", sql: "SELECT * FROM reservation ORDER BY id" },
+    Table {
+        name: "reservation_line",
+        sql: "SELECT * FROM reservation_line ORDER BY reservation, part",
+    },
+    Table { name: "movement", sql: "SELECT * FROM movement ORDER BY id" },
+];
 
 /// Builds the process.
 ///
@@ -35,6 +46,8 @@ pub async fn app(config: Config) -> anyhow::Result<App> {
     let inventory = Inventory::new(store.clone(), pages);
     Ok(app
         .store(&store.mesh())
+        .publishes(&store.mesh())
+        .exports(&store.mesh(), &TABLES)
         .grpc(InventoryServiceServer::new(inventory))
         .task("end_holds", move |draining| jobs::end_holds(store, draining)))
 }

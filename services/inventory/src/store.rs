@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use crate::domain::{Movement, Place, Reason, Sku};
 
-pub use holds::Ask;
+pub use holds::{Ask, Way};
 pub use once::Once;
 pub use stocks::Correction;
 
@@ -104,7 +104,10 @@ impl Store {
     /// The steps that make this service's tables.
     #[must_use]
     pub fn migrations() -> Vec<mesh::store::Migration> {
-        vec![step("inventory_0001_stock", include_str!("migrations/inventory_0001_stock.sql"))]
+        vec![
+            step("inventory_0001_stock", include_str!("migrations/inventory_0001_stock.sql")),
+            step("inventory_0002_delivery", include_str!("migrations/inventory_0002_delivery.sql")),
+        ]
     }
 
     /// The connections underneath: readiness asks them, and they are closed last.

@@ -79,6 +79,16 @@ pub struct Config {
     )]
     pub quote_age_max: Duration,
 
+    /// How soon shipping is asked how far an order's parcels are, if it says nothing by itself;
+    /// the next times ever later.
+    #[arg(
+        long,
+        env = "ORDERS_DELIVERY_LOOK_AFTER",
+        default_value = "5s",
+        value_parser = mesh::config::duration
+    )]
+    pub delivery_look_after: Duration,
+
     /// How long the orders of a process that died wait for another one to carry them on.
     #[arg(
         long,
@@ -101,6 +111,7 @@ impl Config {
             price_fresh: self.price_age_max,
             customer_advice: self.customer_advice_timeout,
             stock_advice: self.stock_advice_timeout,
+            delivery_look: self.delivery_look_after,
         }
     }
 }

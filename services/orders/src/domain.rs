@@ -3,24 +3,30 @@
 //! A repeat is not the domain's business: the stored answer of its `request_id` comes before
 //! any look at the order.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::BTreeMap;
 
 use mesh::money::Money;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
+mod goods;
 mod parts;
 pub mod payment;
 pub mod price;
+mod quote;
 mod refusal;
+mod state;
 
+pub use goods::{Cause, FulfillmentState, Parcel, ParcelState, Units};
 pub use parts::{
     Address, Ask, CancelReason, Cancellation, Draft, PendingAction, RejectReason, Rejection,
     StockPolicy,
 };
 pub use payment::{Attempt, Payment, PaymentState};
-pub use price::{Agreement, Line, Offer, Offered, Price, Quote, Totals, Wanted};
+pub use price::{Agreement, Line, Offer, Offered, Price, Totals, Wanted};
+pub use quote::Quote;
 pub use refusal::{Refusal, Short, in_stock, may_order};
+pub use state::State;
 
 /// An order, without the revision that its row has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,32 +67,8 @@ pub struct Order {
     pub updated_at: OffsetDateTime,
     /// When it was confirmed.
     pub confirmed_at: Option<OffsetDateTime>,
-}
-
-/// Where an order stands. The last three are ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum State {
-    /// Accepted, being arranged.
-    Pending,
-    /// Waits for its customer.
-    ActionRequired,
-    /// Stock held, payment authorized.
-    Confirmed,
-    /// Being called off.
-    Cancelling,
-    /// Could not be fulfilled.
-    Rejected,
-    /// Called off.
-    Cancelled,
-    /// Its customer did not act in time.
-    Expired,
-}
-
-/// Where its goods stand: derived from its lines, of which none can be shipped yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FulfillmentState {
-    /// Nothing was shipped.
-    Unfulfilled,
+    /// What left, or never will.
+    pub parcels: Vec<Parcel>,
 }
 
 /// What happened to an order. Each takes one revision.
@@ -110,6 +92,14 @@ pub enum Event {
     Cancelled,
     /// It ended because its customer did not act.
     Expired,
+    /// Its goods moved, from this state.
+    FulfillmentChanged(FulfillmentState),
+    /// These units will not be delivered.
+    LineCancelled(Cause, Vec<Units>),
+    /// The carrier has it: it is not called off after all.
+    CancelLost,
+    /// It ended well.
+    Completed,
 }
 
 // === impl Order ===
@@ -147,6 +137,7 @@ impl Order {
             placed_at: at,
             updated_at: at,
             confirmed_at: None,
+            parcels: Vec::new(),
         };
         Ok((order, vec![Event::Created]))
     }
@@ -154,13 +145,7 @@ impl Order {
     /// Where its money stands.
     #[must_use]
     pub fn payment_state(&self) -> PaymentState {
-        self.payment.state()
-    }
-
-    /// Where its goods stand.
-    #[must_use]
-    pub fn fulfillment_state(&self) -> FulfillmentState {
-        FulfillmentState::Unfulfilled
+        self.payment.state(self.totals.total)
     }
 
     /// Whether a caller who waits for the outcome has it.
@@ -172,7 +157,8 @@ impl Order {
             | State::Confirmed
             | State::Rejected
             | State::Cancelled
-            | State::Expired => true,
+            | State::Expired
+            | State::Completed => true,
         }
     }
 
@@ -191,7 +177,8 @@ impl Order {
             | State::Cancelling
             | State::Rejected
             | State::Cancelled
-            | State::Expired => Err(Refusal::State(self.state)),
+            | State::Expired
+            | State::Completed => Err(Refusal::State(self.state)),
         }
     }
 
@@ -217,7 +204,8 @@ impl Order {
                 | State::Cancelling
                 | State::Rejected
                 | State::Cancelled
-                | State::Expired,
+                | State::Expired
+                | State::Completed,
                 _,
             ) => return Err(Refusal::State(self.state)),
         };
@@ -244,11 +232,11 @@ impl Order {
     pub fn pay(&mut self, payment: Payment, patience: Duration, at: OffsetDateTime) -> Moved {
         match self.state {
             State::Pending | State::ActionRequired | State::Confirmed | State::Cancelling => {}
-            State::Rejected | State::Cancelled | State::Expired => {
+            State::Rejected | State::Cancelled | State::Expired | State::Completed => {
                 return Err(Refusal::State(self.state));
             }
         }
-        let previous = self.payment_state();
+        let (previous, was) = (self.payment_state(), self.payment);
         // From the deadline on it does not go on any more, whatever the customer did.
         let waited = matches!(
             (self.state, &self.pending),
@@ -257,7 +245,8 @@ impl Order {
         );
         let acted = waited && payment.attempt != Attempt::Open && !payment.voided;
         self.payment = payment;
-        if !acted && previous == self.payment_state() {
+        let taken = |payment: Payment| (payment.captured_minor, payment.refunded_minor);
+        if !acted && previous == self.payment_state() && taken(was) == taken(payment) {
             return Ok(Vec::new());
         }
         let next = if acted { State::Pending } else { self.state };
@@ -285,23 +274,50 @@ impl Order {
             | State::Cancelling
             | State::Rejected
             | State::Cancelled
-            | State::Expired => Err(Refusal::State(self.state)),
+            | State::Expired
+            | State::Completed => Err(Refusal::State(self.state)),
         }
     }
 
     /// Starts to call the order off; what was done for it is undone then.
     ///
     /// # Errors
-    /// [`Refusal::State`] if it is being called off already, or has ended.
+    /// [`Refusal::State`] if it is being called off already, or has ended,
+    /// [`Refusal::NotCancellable`] if the carrier has all of it.
     pub fn cancel(&mut self, cancellation: Cancellation, at: OffsetDateTime) -> Moved {
         match self.state {
+            State::Confirmed if self.lines.iter().all(|line| line.open() == 0) => {
+                Err(Refusal::NotCancellable)
+            }
             State::Pending | State::ActionRequired | State::Confirmed => {
                 self.pending = None;
                 self.moves(State::Cancelling, Event::Cancelling(cancellation), at)
             }
-            State::Cancelling | State::Rejected | State::Cancelled | State::Expired => {
-                Err(Refusal::State(self.state))
+            State::Cancelling
+            | State::Rejected
+            | State::Cancelled
+            | State::Expired
+            | State::Completed => Err(Refusal::State(self.state)),
+        }
+    }
+
+    /// The carrier turns out to have what was being called off: it goes on.
+    ///
+    /// # Errors
+    /// [`Refusal::State`] unless it is being called off and was confirmed.
+    pub fn lose_cancel(&mut self, at: OffsetDateTime) -> Moved {
+        match self.state {
+            State::Cancelling if self.confirmed_at.is_some() => {
+                self.moves(State::Confirmed, Event::CancelLost, at)
             }
+            State::Cancelling
+            | State::Pending
+            | State::ActionRequired
+            | State::Confirmed
+            | State::Rejected
+            | State::Cancelled
+            | State::Expired
+            | State::Completed => Err(Refusal::State(self.state)),
         }
     }
 
@@ -321,9 +337,11 @@ impl Order {
                 self.moves(State::Expired, Event::Expired, at)
             }
             State::Cancelling => self.moves(State::Cancelled, Event::Cancelled, at),
-            State::Confirmed | State::Rejected | State::Cancelled | State::Expired => {
-                Err(Refusal::State(self.state))
-            }
+            State::Confirmed
+            | State::Rejected
+            | State::Cancelled
+            | State::Expired
+            | State::Completed => Err(Refusal::State(self.state)),
         }
     }
 
@@ -354,23 +372,6 @@ impl Order {
 
 /// What happened, or why nothing did.
 pub type Moved = Result<Vec<Event>, Refusal>;
-
-// === impl State ===
-
-/// As the contract spells it, without the prefix.
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Pending => "PENDING",
-            Self::ActionRequired => "ACTION_REQUIRED",
-            Self::Confirmed => "CONFIRMED",
-            Self::Cancelling => "CANCELLING",
-            Self::Rejected => "REJECTED",
-            Self::Cancelled => "CANCELLED",
-            Self::Expired => "EXPIRED",
-        })
-    }
-}
 
 #[cfg(test)]
 mod tests;

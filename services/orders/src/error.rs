@@ -48,6 +48,15 @@ pub enum Error {
     /// The token was made for another list.
     #[error(transparent)]
     Page(#[from] mesh::page::PageTokenMismatch),
+    /// What happened since the token was given is not kept any more.
+    #[error("what happened since is not kept any more: watch again without a token")]
+    TokenTooOld,
+    /// What was sent was not read.
+    #[error("what was sent was not read in time: go on with the last token")]
+    SlowReader,
+    /// The process leaves.
+    #[error("this process leaves: go on at another one")]
+    Draining,
     /// The request id was used for another request.
     #[error("the request id was used for another request")]
     Reused,
@@ -109,6 +118,11 @@ impl Explain for Error {
             Self::Changed => row(Code::Aborted, Reason::Conflict),
             Self::Page(_) => row(Code::InvalidArgument, Reason::PageTokenMismatch)
                 .violation("page_token", "is not of this list"),
+            Self::TokenTooOld => row(Code::OutOfRange, Reason::ResumeTokenTooOld),
+            Self::SlowReader => row(Code::ResourceExhausted, Reason::SlowReader),
+            Self::Draining => {
+                row(Code::Unavailable, Reason::Draining).retry_after(Duration::from_millis(200))
+            }
             Self::Reused => row(Code::InvalidArgument, Reason::RequestIdReused)
                 .violation("request_id", "was used for another request: make a new one"),
             Self::InProgress => row(Code::Aborted, Reason::RequestInProgress)
@@ -138,6 +152,9 @@ impl From<Error> for Status {
             | Error::Etag { .. }
             | Error::Changed
             | Error::Page(_)
+            | Error::TokenTooOld
+            | Error::SlowReader
+            | Error::Draining
             | Error::Reused
             | Error::InProgress
             | Error::Down { .. }
@@ -166,6 +183,7 @@ impl From<WriteError> for Error {
             WriteError::Changed => Self::Changed,
             WriteError::Exists => Self::Exists,
             WriteError::Reused => Self::Reused,
+            WriteError::TooLate => Self::Changed,
             WriteError::Saga(problem) => Self::Saga(problem),
             WriteError::Failed(failure) => Self::Failed(failure),
         }
@@ -223,7 +241,11 @@ fn refused(refusal: &Refusal) -> Explanation {
         }
         Refusal::CustomerInactive => row(Code::FailedPrecondition, Reason::CustomerInactive)
             .precondition("CUSTOMER", "order.customer", problem),
-        Refusal::Unpaid => row(Code::Internal, Reason::Internal),
+        Refusal::NotCancellable => row(Code::FailedPrecondition, Reason::NotCancellable)
+            .precondition("STATE", "order", problem),
+        Refusal::Unpaid | Refusal::Units | Refusal::Unfinished => {
+            row(Code::Internal, Reason::Internal)
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use prost_types::Any;
 use proto::orders::v1 as api;
 
 use crate::{
-    domain::{CancelReason, Event, Order},
+    domain::{CancelReason, Cause, Event, Order},
     grpc::encode,
 };
 
@@ -87,6 +87,40 @@ pub fn published(order: &Order, event: &Event) -> Fact {
         Event::Expired => {
             fact("order.expired", &api::OrderExpired { order: name, customer, customer_email })
         }
+        Event::FulfillmentChanged(previous) => fact(
+            "order.fulfillment_changed",
+            &api::OrderFulfillmentChanged {
+                order: name,
+                customer,
+                previous_fulfillment_state: encode::fulfillment_state(*previous).into(),
+                fulfillment_state: encode::fulfillment_state(order.fulfillment_state()).into(),
+                lines: order.lines.iter().map(encode::line).collect(),
+            },
+        ),
+        Event::LineCancelled(cause, units) => fact(
+            "order.line_cancelled",
+            &api::OrderLineCancelled {
+                order: name,
+                customer,
+                customer_email,
+                cause: encode::cause(*cause).into(),
+                units: units.iter().map(encode::units).collect(),
+                totals: Some(encode::totals(&order.totals)),
+            },
+        ),
+        Event::CancelLost => fact(
+            "order.cancel_lost",
+            &api::OrderCancelLost { order: name, customer, customer_email },
+        ),
+        Event::Completed => fact(
+            "order.completed",
+            &api::OrderCompleted {
+                order: name,
+                customer,
+                customer_email,
+                total: Some(encode::money(order.totals.total)),
+            },
+        ),
     }
 }
 
@@ -105,6 +139,7 @@ pub fn note(order: &Order, event: &Event) -> String {
                 CancelReason::CustomerRequest => "CUSTOMER_REQUEST",
                 CancelReason::Duplicate => "DUPLICATE",
                 CancelReason::Fraud => "FRAUD",
+                CancelReason::NotShippable => "NOT_SHIPPABLE",
             };
             if cancellation.note.is_empty() {
                 reason.to_owned()
@@ -115,13 +150,26 @@ pub fn note(order: &Order, event: &Event) -> String {
         Event::Rejected => order.rejection.as_ref().map_or_else(String::new, |rejection| {
             encode::reject_reason(rejection.reason).as_str_name().to_owned()
         }),
+        Event::LineCancelled(cause, units) => {
+            let cause = match cause {
+                Cause::CalledOff => "CALLED_OFF",
+                Cause::Lost => "LOST",
+                Cause::Returned => "RETURNED",
+            };
+            let units: Vec<String> =
+                units.iter().map(|units| format!("{}×{}", units.line_id, units.quantity)).collect();
+            format!("{cause}: {}", units.join(", "))
+        }
         Event::Created
         | Event::ActionRequired
         | Event::Revised
         | Event::PaymentChanged(_)
         | Event::Confirmed
         | Event::Cancelled
-        | Event::Expired => String::new(),
+        | Event::Expired
+        | Event::FulfillmentChanged(_)
+        | Event::CancelLost
+        | Event::Completed => String::new(),
     }
 }
 
@@ -136,7 +184,8 @@ mod tests {
 
     use super::*;
     use crate::domain::{
-        Agreement, Cancellation, Draft, PaymentState, Price, StockPolicy, Wanted, price,
+        Agreement, Cancellation, Draft, FulfillmentState, PaymentState, Price, StockPolicy, Wanted,
+        price,
     };
 
     fn order() -> Order {
@@ -181,6 +230,18 @@ mod tests {
             (cancelling, "order.cancelling", "OrderCancelling"),
             (Event::Cancelled, "order.cancelled", "OrderCancelled"),
             (Event::Expired, "order.expired", "OrderExpired"),
+            (
+                Event::FulfillmentChanged(FulfillmentState::Unfulfilled),
+                "order.fulfillment_changed",
+                "OrderFulfillmentChanged",
+            ),
+            (
+                Event::LineCancelled(Cause::Lost, vec![]),
+                "order.line_cancelled",
+                "OrderLineCancelled",
+            ),
+            (Event::CancelLost, "order.cancel_lost", "OrderCancelLost"),
+            (Event::Completed, "order.completed", "OrderCompleted"),
         ] {
             let fact = published(&order, &event);
             assert_eq!(fact.kind, kind);

@@ -5,13 +5,19 @@ mod change;
 mod parse;
 mod place;
 mod read;
+mod watch;
 
 use std::{future::Future, time::Duration};
 
-use mesh::{auth::Caller, clock, idempotency::Key, page::Pages, saga::Runner, store::Failure};
+use futures_util::{StreamExt as _, stream::BoxStream};
+use mesh::{
+    app::Draining, auth::Caller, clock, idempotency::Key, page::Pages, saga::Runner, store::Failure,
+};
 use proto::orders::v1::{self as api, orders_service_server::OrdersService};
 use tonic::{Request, Response, Status, metadata::MetadataValue};
 use uuid::Uuid;
+
+pub use watch::Watching;
 
 use crate::{
     error::Error,
@@ -34,6 +40,10 @@ pub struct Orders {
     pub patience: Patience,
     /// How long a quote is honoured.
     pub quote_age_max: Duration,
+    /// How watches go.
+    pub watching: Watching,
+    /// Says when watches have to end.
+    pub leaving: Draining,
 }
 
 /// An answer, and whether it was given before.
@@ -101,6 +111,16 @@ impl OrdersService for Orders {
         request: Request<api::AcceptOrderChangesRequest>,
     ) -> Result<Response<api::Order>, Status> {
         answer(self.accept(request.into_inner(), clock::now()).await)
+    }
+
+    type WatchOrderStream = BoxStream<'static, Result<api::WatchOrderResponse, Status>>;
+
+    async fn watch_order(
+        &self,
+        request: Request<api::WatchOrderRequest>,
+    ) -> Result<Response<Self::WatchOrderStream>, Status> {
+        let watch = self.watch(request.get_ref()).await?;
+        Ok(Response::new(watch.boxed()))
     }
 
     async fn list_order_events(

@@ -6,9 +6,13 @@
 //! ids of what was done, so that whatever is still under way is met by its own undoing.
 
 mod confirm;
+mod deliver;
 mod payment;
 mod peers;
+mod plan;
+mod ship;
 mod stock;
+mod wake;
 
 use std::time::Duration;
 
@@ -27,7 +31,8 @@ use crate::{
     store::{self, Change, Store, Stored, WriteError},
 };
 
-pub use peers::{Customer, Peers, Unpriced};
+pub use peers::{Customer, Peers, Unheard, Unpriced};
+pub use wake::Wake;
 
 /// One step of one order, about to be done or undone.
 #[derive(Debug)]
@@ -51,13 +56,20 @@ pub struct Patience {
     pub customer_advice: Duration,
     /// For inventory to say what there is, while an order is placed: the reservation decides.
     pub stock_advice: Duration,
+    /// How soon shipping is asked for parcels if no event comes; later ever more seldom.
+    pub delivery_look: Duration,
 }
 
 /// What a step comes to, or why it comes to nothing now.
 type Step = Result<Outcome, Outcome>;
 
 /// The name under which sagas are kept. A change of the steps is another name.
-pub const KIND: &str = "orders.fulfilment.v1";
+pub const KIND: &str = "orders.fulfilment.v2";
+
+/// The first four steps alone, up to 0.1: its sagas are taken over, and those that had ended with
+/// a confirmed order commit its stock once more, are answered what they were answered, and go on
+/// to the doorstep.
+const OLDER: (&str, usize) = ("orders.fulfilment.v1", 4);
 
 /// Who does what the saga does.
 const ACTOR: &str = "services/orders";
@@ -72,6 +84,7 @@ const EXPIRED: &str = "EXPIRED";
 #[must_use]
 pub fn fulfilment() -> Saga<Fulfilment, Retriable> {
     Saga::<Fulfilment>::named(KIND)
+        .continues(OLDER.0, OLDER.1)
         .compensable(
             "hold_stock",
             |run| Box::pin(run.hold_stock()),
@@ -84,6 +97,8 @@ pub fn fulfilment() -> Saga<Fulfilment, Retriable> {
         )
         .pivot("confirm", |run| Box::pin(run.confirm()))
         .retriable("commit_stock", |run| Box::pin(run.commit_stock()))
+        .recallable("ship", |run| Box::pin(run.ship()), |run| Box::pin(run.call_back()))
+        .retriable("deliver", |run| Box::pin(run.deliver()))
         .compensated(Fulfilment::ended)
 }
 
@@ -123,12 +138,16 @@ impl Fulfilment {
     /// The last effect of a compensation: the order ends, by the state it was undone from.
     fn ended(&self, why: &Why) -> Effect {
         let (store, key) = (self.store.clone(), self.run.key.clone());
-        let rejection = rejection(why);
+        let (rejection, email) = (rejection(why), self.found_email());
         Effect::new(move |txn| {
             let (store, key, rejection) = (store.clone(), key.clone(), rejection.clone());
+            let email = email.clone();
             Box::pin(async move {
                 let Some(stored) = store::load(txn, id(&key)).await? else { return Ok(()) };
                 let Stored { mut order, revision } = stored;
+                if order.customer_email.is_empty() {
+                    order.customer_email.clone_from(&email);
+                }
                 let at = clock::now();
                 let Ok(happened) = order.end(rejection, at) else {
                     tracing::error!(order.id = %order.id, state = %order.state, "{key} cannot end");
@@ -164,7 +183,8 @@ impl Fulfilment {
                 | State::Cancelling
                 | State::Rejected
                 | State::Cancelled
-                | State::Expired,
+                | State::Expired
+                | State::Completed,
                 _,
             ) => Err(Outcome::wait(at + LATER, "the order moved on")),
         }
@@ -173,10 +193,26 @@ impl Fulfilment {
     async fn stored(&self) -> Result<Stored, Outcome> {
         let id = id(&self.run.key);
         match self.store.order(id).await {
-            Ok(Some(stored)) => Ok(stored),
+            Ok(Some(mut stored)) => {
+                self.identify(&mut stored.order);
+                Ok(stored)
+            }
             Ok(None) => Err(unsure("the order is not there")),
             Err(failure) => Err(unsure(&mesh::status::with_causes(&failure))),
         }
+    }
+
+    /// Where mails go, if the first step had to find it out: kept with that step, and written
+    /// with the next change of the order.
+    fn identify(&self, order: &mut Order) {
+        if order.customer_email.is_empty() {
+            order.customer_email = self.found_email();
+        }
+    }
+
+    fn found_email(&self) -> String {
+        let kept = self.run.reply("hold_stock").unwrap_or_default();
+        String::from_utf8_lossy(kept).into_owned()
     }
 
     /// Stops the order and asks its customer.
@@ -243,6 +279,7 @@ async fn write(store: &Store, txn: &mesh::store::Txn, change: &Change) -> Result
             | WriteError::Repeated
             | WriteError::Exists
             | WriteError::Reused
+            | WriteError::TooLate
             | WriteError::Saga(_),
         ) => Err(Stale::Changed),
     }

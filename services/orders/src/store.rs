@@ -6,6 +6,7 @@
 
 mod read;
 mod rows;
+mod trail;
 mod waiters;
 mod write;
 
@@ -19,8 +20,9 @@ use mesh::{
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::domain::{Event, Order, PaymentState, State};
+use crate::domain::{Event, FulfillmentState, Order, PaymentState, State};
 
+pub use trail::{Broken, Trail};
 pub use write::{load, save};
 
 /// The database of this service. Cheap to clone.
@@ -78,6 +80,8 @@ pub struct Entry {
     pub state: State,
     /// Where its money stood then.
     pub payment_state: PaymentState,
+    /// Where its goods stood then.
+    pub fulfillment_state: FulfillmentState,
     /// More, in words.
     pub note: String,
 }
@@ -97,6 +101,9 @@ pub enum WriteError {
     /// The customer has another order of this `request_id`.
     #[error("the request id was used for another order")]
     Reused,
+    /// The order is being undone: it does not go on any more.
+    #[error("the order is being undone")]
+    TooLate,
     /// The order's saga was not where it must be: the order itself says where that is.
     #[error("the order's saga {0}")]
     Saga(&'static str),
@@ -129,7 +136,10 @@ impl Store {
     /// The steps that make this service's tables.
     #[must_use]
     pub fn migrations() -> Vec<mesh::store::Migration> {
-        vec![step("orders_0001_orders", include_str!("migrations/orders_0001_orders.sql"))]
+        vec![
+            step("orders_0001_orders", include_str!("migrations/orders_0001_orders.sql")),
+            step("orders_0002_delivery", include_str!("migrations/orders_0002_delivery.sql")),
+        ]
     }
 
     /// The connections underneath: readiness asks them, and they are closed last.
@@ -242,7 +252,12 @@ impl TxnError for WriteError {
     fn failure(&self) -> Option<&Failure> {
         match self {
             Self::Failed(failure) => Some(failure),
-            Self::Repeated | Self::Changed | Self::Exists | Self::Reused | Self::Saga(_) => None,
+            Self::Repeated
+            | Self::Changed
+            | Self::Exists
+            | Self::Reused
+            | Self::TooLate
+            | Self::Saga(_) => None,
         }
     }
 }

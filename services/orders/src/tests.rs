@@ -1,6 +1,8 @@
 //! The service as its callers meet it, with the rest of the mesh played by [`shop`].
 
+mod delivery;
 mod shop;
+mod watch;
 
 use std::{sync::Arc, time::Duration};
 
@@ -40,6 +42,7 @@ const PATIENCE: Patience = Patience {
     price_fresh: Duration::from_secs(5),
     customer_advice: Duration::from_secs(5),
     stock_advice: Duration::from_secs(5),
+    delivery_look: Duration::from_secs(300),
 };
 
 /// Orders, served in this process, and the shop around it.
@@ -139,6 +142,8 @@ fn serve(shop: &Arc<Shop>, store: &Store, patience: Patience) -> (Orders, JoinHa
         pages: mesh::page::Pages::new([7; 32]),
         patience,
         quote_age_max: QUARTER,
+        watching: crate::grpc::Watching::default(),
+        leaving: Draining::default(),
     };
     let running = tokio::spawn(async move {
         runner.run(Draining::default()).await.unwrap();

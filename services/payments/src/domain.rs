@@ -9,6 +9,7 @@ mod attempt;
 mod outcome;
 mod pace;
 mod settle;
+mod refund;
 mod ledger;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ pub use method::{Method, MethodError};
 pub use outcome::{Outcome, Source};
 pub use overview::{Overview, State};
 pub use pace::{Pace, Probe};
+pub use refund::{NOT_SENT, Refund, RefundOverview, RefundState};
 pub use settle::{Report, VOIDED};
 
 /// What one order is paid with, and everything the provider was asked about it.
@@ -52,6 +54,8 @@ pub struct Payment {
     pub authorization_expires_at: Option<OffsetDateTime>,
     /// What the provider was asked, in that order.
     pub attempts: Vec<Attempt>,
+    /// What was granted of what was taken, in that order.
+    pub refunds: Vec<Refund>,
     /// How many events it has caused.
     pub revision: i64,
     /// When it was noted.
@@ -78,8 +82,11 @@ pub enum Refusal {
     /// More than is set aside.
     #[error("no more than {0} is set aside")]
     Exceeds(Money),
-    /// The authorization succeeded, and what the provider calls it is not known.
-    #[error("what the provider calls the authorization must be known")]
+    /// More than was taken and not granted back yet.
+    #[error("no more than {0} is left of what was taken")]
+    ExceedsCaptured(Money),
+    /// The authorization or capture succeeded, and what the provider calls it is not known.
+    #[error("what the provider calls the authorization or the capture must be known")]
     ProviderId,
 }
 
@@ -120,6 +127,13 @@ pub enum Event {
         /// What was given back.
         amount: Option<Money>,
     },
+    /// A part of what was taken was given back.
+    Refunded {
+        /// By which refund.
+        refund: Uuid,
+        /// How much.
+        amount: Money,
+    },
 }
 
 /// What a change leaves behind besides the payment itself.
@@ -158,6 +172,7 @@ impl Payment {
             voided_at: None,
             authorization_expires_at: None,
             attempts: Vec::new(),
+            refunds: Vec::new(),
             revision: 0,
             created_at: at,
             updated_at: at,
@@ -224,7 +239,9 @@ impl Payment {
             | State::InDoubt
             | State::Voided
             | State::PartiallyCaptured
-            | State::Captured) => return Err(Refusal::State(state)),
+            | State::Captured
+            | State::PartiallyRefunded
+            | State::Refunded) => return Err(Refusal::State(state)),
         }
         if let Some(method) = method {
             self.method = method;
@@ -246,17 +263,11 @@ impl Payment {
         pace: &Pace,
     ) -> Result<Change, Refusal> {
         self.nothing_open()?;
-        match self.state() {
-            State::Authorized | State::PartiallyCaptured => {}
-            state @ (State::Created
-            | State::Authorizing
-            | State::ActionRequired
-            | State::InDoubt
-            | State::Failed
-            | State::Voided
-            | State::Captured) => return Err(Refusal::State(state)),
-        }
         let held = self.money(self.held());
+        // A refund may be in doubt meanwhile: it is of other money.
+        if held.minor <= 0 {
+            return Err(Refusal::State(self.state()));
+        }
         let wanted = amount.unwrap_or(held);
         if wanted.currency != held.currency {
             return Err(Refusal::Currency);
@@ -284,10 +295,12 @@ impl Payment {
         change
     }
 
-    /// Whether nothing is under way and nothing in doubt.
+    /// Whether of what is set aside and taken nothing is under way and nothing in doubt. Refunds
+    /// are of money that was taken already, and change nothing about that.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.attempts.iter().all(|attempt| attempt.state.is_final())
+        let decides = |attempt: &&Attempt| attempt.kind != Kind::Refund;
+        self.attempts.iter().filter(decides).all(|attempt| attempt.state.is_final())
     }
 
     /// Notes that an attempt which was not sent yet is going to be.
@@ -347,7 +360,8 @@ impl Payment {
     ) -> Uuid {
         let n = 1 + self.attempts.iter().filter(|attempt| attempt.kind == kind).count();
         let target = match kind {
-            Kind::Authorize => None,
+            // A refund's own capture is set by whoever adds it.
+            Kind::Authorize | Kind::Refund => None,
             Kind::Capture | Kind::Void => {
                 self.last(Kind::Authorize).and_then(|attempt| attempt.provider_id.clone())
             }

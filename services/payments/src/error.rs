@@ -34,6 +34,12 @@ pub enum Error {
     /// The id or the order is taken by another payment.
     #[error("{0} has another payment")]
     Taken(String),
+    /// There is no such refund.
+    #[error("refunds/{0} does not exist")]
+    NoRefund(Uuid),
+    /// The id is taken by another refund.
+    #[error("refunds/{0} is another refund")]
+    RefundTaken(Uuid),
     /// A rule said no.
     #[error("payments/{payment}: {refusal}")]
     Refused {
@@ -115,6 +121,11 @@ impl Explain for Error {
                 row(Code::NotFound, Reason::NotFound).with("name", format!("payments/{id}"))
             }
             Self::Taken(name) => row(Code::AlreadyExists, Reason::AlreadyExists).with("name", name),
+            Self::NoRefund(id) => {
+                row(Code::NotFound, Reason::NotFound).with("name", format!("refunds/{id}"))
+            }
+            Self::RefundTaken(id) => row(Code::AlreadyExists, Reason::AlreadyExists)
+                .with("name", format!("refunds/{id}")),
             Self::Refused { payment, refusal } => refused(*payment, *refusal),
             Self::Declined { code, retriable } => {
                 row(Code::FailedPrecondition, Reason::PaymentDeclined)
@@ -168,6 +179,9 @@ fn refused(payment: Uuid, refusal: Refusal) -> Explanation {
         Refusal::Exceeds(held) => {
             row(Code::FailedPrecondition, Reason::AmountExceedsAuthorized).with("available", held)
         }
+        Refusal::ExceedsCaptured(left) => {
+            row(Code::FailedPrecondition, Reason::RefundExceedsCaptured).with("available", left)
+        }
         Refusal::ProviderId => row(Code::InvalidArgument, Reason::FieldViolation)
             .violation("provider_id", refusal.to_string()),
     }
@@ -198,6 +212,13 @@ mod tests {
                 Code::FailedPrecondition,
                 "AMOUNT_EXCEEDS_AUTHORIZED",
             ),
+            (
+                refused(Refusal::ExceedsCaptured(held)),
+                Code::FailedPrecondition,
+                "REFUND_EXCEEDS_CAPTURED",
+            ),
+            (Error::NoRefund(Uuid::nil()), Code::NotFound, "NOT_FOUND"),
+            (Error::RefundTaken(Uuid::nil()), Code::AlreadyExists, "ALREADY_EXISTS"),
             (
                 Error::EtagMismatch { payment: Uuid::nil(), revision: 2 },
                 Code::Aborted,

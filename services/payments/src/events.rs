@@ -60,6 +60,17 @@ pub fn published(payment: &Payment, event: &Event) -> Fact {
             let amount = amount.map(money);
             fact("payment.voided", &api::PaymentVoided { payment: name, order, customer, amount })
         }
+        Event::Refunded { refund, amount } => fact(
+            "payment.refunded",
+            &api::PaymentRefunded {
+                payment: name,
+                order,
+                customer,
+                refund: format!("refunds/{refund}"),
+                amount: Some(money(*amount)),
+                refunded: Some(money(payment.money(payment.refunded))),
+            },
+        ),
     }
 }
 

@@ -1,9 +1,12 @@
 //! Calls: decoded, handed to store and resolver, encoded. No rule lives here.
 
+mod refund;
 mod decode;
 mod encode;
 #[cfg(test)]
 mod tests;
+
+use std::fmt::Display;
 
 use mesh::{
     auth::{Caller, Scope},
@@ -198,7 +201,7 @@ impl Payments {
     }
 
     /// The token of the next page: none, if this one was not full.
-    fn next(&self, page: &Page, args: &[u8], last: Option<Uuid>, count: usize) -> String {
+    fn next(&self, page: &Page, args: &[u8], last: Option<impl Display>, count: usize) -> String {
         let is_full = u64::try_from(count).is_ok_and(|count| count >= page.size);
         let last = last.filter(|_| is_full);
         last.map_or_else(String::new, |id| self.pages.seal(&id.to_string(), args))
@@ -279,6 +282,30 @@ impl PaymentsService for Payments {
         request: Request<api::ListLedgerEntriesRequest>,
     ) -> Result<Response<api::ListLedgerEntriesResponse>, Status> {
         Ok(Response::new(self.entries(request.into_inner()).await?))
+    }
+
+    async fn create_refund(
+        &self,
+        request: Request<api::CreateRefundRequest>,
+    ) -> Result<Response<api::Refund>, Status> {
+        let refund = self.refund(request.into_inner()).await?;
+        Ok(Response::new(encode::refund(&refund)))
+    }
+
+    async fn get_refund(
+        &self,
+        request: Request<api::GetRefundRequest>,
+    ) -> Result<Response<api::Refund>, Status> {
+        let id = decode::refund_name(&request.into_inner().name)?;
+        let refund = self.known_refund(id).await?;
+        Ok(Response::new(encode::refund(&refund)))
+    }
+
+    async fn list_refunds(
+        &self,
+        request: Request<api::ListRefundsRequest>,
+    ) -> Result<Response<api::ListRefundsResponse>, Status> {
+        Ok(Response::new(self.refunds(request.into_inner()).await?))
     }
 
     async fn resolve_payment(

@@ -20,7 +20,7 @@ use tonic::{Request, Status};
 use uuid::Uuid;
 
 use crate::{
-    domain::{Account, Pace, Payment},
+    domain::{Account, Movement, Pace, Payment},
     grpc::Payments,
     migrations,
     provider::{HttpProvider, Provider},
@@ -192,8 +192,15 @@ impl World {
         let page = Page { size: 1_000, before: None };
         let entries = self.store.entries(None, &page).await.unwrap();
         assert_eq!(entries.iter().map(|entry| entry.posting.amount.minor).sum::<i64>(), 0);
-        let holds = entries.iter().filter(|entry| entry.posting.account == Account::Hold);
-        holds
+        // What is promised to a customer is between us and them.
+        let moves = entries.iter().filter(|entry| match entry.posting.movement {
+            Movement::RefundGranted | Movement::RefundGrantRevoked => false,
+            Movement::Refunded => entry.posting.account == Account::Customer,
+            Movement::Authorized | Movement::Released | Movement::Captured => {
+                entry.posting.account == Account::Hold
+            }
+        });
+        moves
             .map(|hold| {
                 let fee = entries.iter().find(|entry| {
                     entry.posting.account == Account::Fees
@@ -265,6 +272,16 @@ impl World {
         Ok(as_orders(self.service.capture_payment(request)).await?.into_inner())
     }
 
+    /// What a person, or the saga of this order, asks to be given back.
+    pub(crate) async fn refund(
+        &self,
+        caller: Caller,
+        request: api::CreateRefundRequest,
+    ) -> Result<api::Refund, Status> {
+        let call = self.service.create_refund(Request::new(request));
+        Ok(testing::as_caller(caller, call).await?.into_inner())
+    }
+
     /// An order whose payment was created and authorized with this token.
     pub(crate) async fn paid(&self, token: &str) -> (Order, Result<api::Payment, Status>) {
         let order = Order::new();
@@ -294,6 +311,19 @@ impl Order {
             )
             .to_string(),
             fence: 1,
+        }
+    }
+
+    /// A refund of this order's payment that nobody asked for yet.
+    pub(crate) fn refund(&self, amount: Money) -> api::CreateRefundRequest {
+        api::CreateRefundRequest {
+            refund: Some(api::Refund {
+                payment: self.name(),
+                amount: Some(amount),
+                reason: "lost on its way".to_owned(),
+                ..Default::default()
+            }),
+            ..Default::default()
         }
     }
 

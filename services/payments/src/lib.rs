@@ -20,7 +20,7 @@ mod harness;
 
 use std::{sync::Arc, time::Duration};
 
-use mesh::App;
+use mesh::{App, operator::Table};
 use proto::payments::v1::payments_service_server::PaymentsServiceServer;
 
 use crate::{
@@ -29,6 +29,31 @@ use crate::{
 
 /// How long a call may take that waits for the provider.
 const LONGEST: Duration = Duration::from_secs(30);
+
+/// What a checker reads of us: no payment method and no evidence is part of it.
+const TABLES: [Table; 4] = [
+    Table {
+        name: "payment",
+        sql: "SELECT id, order_name, customer, state, amount_minor, currency, authorized_minor, \
+              captured_minor, refunded_minor, revision, created_at, updated_at \
+              FROM payment ORDER BY id",
+    },
+    Table {
+        name: "attempt",
+        sql: "SELECT id, payment, kind, n, reference, state, amount_minor, currency, created_at \
+              FROM attempt ORDER BY id",
+    },
+    Table {
+        name: "refund",
+        sql: "SELECT id, payment, state, amount_minor, currency, refunded_minor, saga, created_at \
+              FROM refund ORDER BY id",
+    },
+    Table {
+        name: "ledger_entry",
+        sql: "SELECT id, payment, reference, movement, account, amount_minor, currency, at \
+              FROM ledger_entry ORDER BY id",
+    },
+];
 
 /// The process: its store, its service, and the task that resolves what is in doubt.
 ///
@@ -46,8 +71,11 @@ pub async fn app(config: Config) -> anyhow::Result<App> {
     Ok(app
         .store(store.mesh())
         .grpc(PaymentsServiceServer::new(service))
+        .publishes(store.mesh())
+        .exports(store.mesh(), &TABLES)
         .longest("/ordermesh.payments.v1.PaymentsService/AuthorizePayment", LONGEST)
         .longest("/ordermesh.payments.v1.PaymentsService/CapturePayment", LONGEST)
         .longest("/ordermesh.payments.v1.PaymentsService/VoidPayment", LONGEST)
+        .longest("/ordermesh.payments.v1.PaymentsService/CreateRefund", LONGEST)
         .task("resolve_attempts", move |draining| resolver.run(draining)))
 }

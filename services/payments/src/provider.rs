@@ -67,6 +67,7 @@ enum Status {
     Pending,
     Captured,
     Voided,
+    Refunded,
 }
 
 /// What the provider says when it refuses the request itself.
@@ -104,7 +105,7 @@ impl HttpProvider {
 
     async fn post(&self, attempt: &Attempt) -> Outcome {
         let Some((path, ask)) = request(attempt) else {
-            // Never sent: no authorization is known that it could be about.
+            // Never sent: no authorization or capture is known that it could be about.
             return Outcome::Failed { code: "no_authorization".to_owned() };
         };
         let Ok(body) = serde_json::to_vec(&ask) else { return Outcome::Unknown };
@@ -164,6 +165,10 @@ fn request(attempt: &Attempt) -> Option<(String, Ask<'_>)> {
             (path, Ask { amount, last: Some(attempt.last), ..nothing })
         }
         Kind::Void => (format!("/v1/authorizations/{}/void", attempt.target.as_deref()?), nothing),
+        Kind::Refund => {
+            let path = format!("/v1/captures/{}/refunds", attempt.target.as_deref()?);
+            (path, Ask { amount, ..nothing })
+        }
     })
 }
 
@@ -229,7 +234,7 @@ fn outcome(attempt: &Attempt, answer: Answer) -> Outcome {
             retriable: answer.retriable,
         },
         (Kind::Capture, Status::Captured) => Outcome::Succeeded {
-            provider_id: None,
+            provider_id: Some(answer.id),
             expires_at: None,
             fee: answer.fee,
             released: None,
@@ -240,10 +245,12 @@ fn outcome(attempt: &Attempt, answer: Answer) -> Outcome {
             fee: 0,
             released: answer.released,
         },
-        (Kind::Authorize, Status::Captured)
-        | (Kind::Capture, Status::Authorized | Status::Voided)
-        | (Kind::Void, Status::Authorized | Status::Captured)
-        | (Kind::Capture | Kind::Void, Status::ActionRequired | Status::Pending) => {
+        (Kind::Refund, Status::Refunded) => Outcome::done(None),
+        (Kind::Authorize, Status::Captured | Status::Refunded)
+        | (Kind::Capture, Status::Authorized | Status::Voided | Status::Refunded)
+        | (Kind::Void, Status::Authorized | Status::Captured | Status::Refunded)
+        | (Kind::Refund, Status::Authorized | Status::Captured | Status::Voided)
+        | (Kind::Capture | Kind::Void | Kind::Refund, Status::ActionRequired | Status::Pending) => {
             Outcome::Unknown
         }
     }
@@ -326,8 +333,26 @@ mod tests {
                 Kind::Capture,
                 201,
                 r#"{"id":"c","status":"captured","amount":1250,"fee":19}"#,
-                Outcome::Succeeded { provider_id: None, expires_at: None, fee: 19, released: None },
+                Outcome::Succeeded {
+                    provider_id: Some("c".to_owned()),
+                    expires_at: None,
+                    fee: 19,
+                    released: None,
+                },
             ),
+            (
+                Kind::Refund,
+                201,
+                r#"{"id":"r","status":"refunded","amount":1250}"#,
+                Outcome::done(None),
+            ),
+            (
+                Kind::Refund,
+                201,
+                r#"{"id":"r","status":"declined","decline_code":"expired_card"}"#,
+                declined("expired_card", false),
+            ),
+            (Kind::Refund, 201, r#"{"id":"r","status":"captured"}"#, Outcome::Unknown),
             (
                 Kind::Void,
                 200,
@@ -349,5 +374,6 @@ mod tests {
         assert!(request(&attempt(Kind::Authorize)).is_some());
         assert!(request(&attempt(Kind::Capture)).is_none());
         assert!(request(&attempt(Kind::Void)).is_none());
+        assert!(request(&attempt(Kind::Refund)).is_none());
     }
 }

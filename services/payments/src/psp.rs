@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod http;
+mod refunds;
 mod control;
 mod broken;
 pub mod domain;

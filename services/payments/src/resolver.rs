@@ -10,7 +10,7 @@ mod tests;
 use std::{future::Future, sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
-use mesh::{app::Draining, clock, ctx};
+use mesh::{app::Draining, clock, ctx, failpoint};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -169,7 +169,9 @@ impl Resolver {
                 attempt = sent.clone();
             }
         }
+        failpoint::hit("after_intent_before_send");
         let outcome = self.provider.send(&attempt).await;
+        failpoint::hit("after_reply_before_record");
         let (payment, next) = self.record(payment, attempt.id, outcome, learned).await?;
         self.follow(payment, next).await
     }

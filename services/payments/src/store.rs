@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use self::write::{insert, locked, save};
 use crate::{
-    domain::{Change, Method, Pace, Payment, Refusal, Report, Started},
+    domain::{Change, Method, Pace, Payment, Refund, Refusal, Report, Started},
     error::Error,
     migrations,
 };
@@ -140,6 +140,69 @@ impl Store {
             payment.capture(started, amount, last, pace)
         })
         .await
+    }
+
+    /// Commits that a saga's refund is granted and going to be paid.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Refused`] as [`Payment::refund`] says, or
+    /// [`Error::RefundTaken`].
+    pub async fn refund_by(
+        &self,
+        id: Uuid,
+        command: Command,
+        refund: Refund,
+    ) -> Result<Commanded, Error> {
+        self.command(id, command, move |payment, started, pace| {
+            let refund = Refund { created_at: started.at, ..refund.clone() };
+            payment.refund(started, refund, clock::id, pace)
+        })
+        .await
+    }
+
+    /// Commits that a person's refund is granted and going to be paid, and keeps `answer` for the
+    /// request that said so. One that is there already is answered, if it is the same.
+    ///
+    /// # Errors
+    /// As [`Store::refund_by`]; [`Error::Repeated`] if the request was answered before.
+    pub async fn grant(
+        &self,
+        id: Uuid,
+        refund: Refund,
+        answer: Option<(Key, Answer)>,
+    ) -> Result<Commanded, Error> {
+        let store = self.clone();
+        self.db
+            .transaction(move |txn| {
+                let (store, refund, answer) = (store.clone(), refund.clone(), answer.clone());
+                Box::pin(async move {
+                    if let Some((key, answer)) = answer {
+                        let claim =
+                            idempotency::claim(txn, &key, &answer, refund.created_at).await?;
+                        if claim == Claim::Repeated {
+                            return Err(Error::Repeated);
+                        }
+                    }
+                    let before = locked(txn, id).await?.ok_or(Error::NotFound(id))?;
+                    let mut payment = before.clone();
+                    if let Some(known) = before.refunds.iter().find(|one| one.id == refund.id) {
+                        let is_same = (known.amount, &known.reason, &known.saga)
+                            == (refund.amount, &refund.reason, &refund.saga);
+                        if !is_same {
+                            return Err(Error::RefundTaken(refund.id));
+                        }
+                        return Ok(Commanded { payment, attempt: None, send: false });
+                    }
+                    let started = Started { id: clock::id(), at: store.now(txn).await? };
+                    let refund = Refund { created_at: started.at, ..refund };
+                    let change = payment
+                        .refund(started, refund, clock::id, &store.pace)
+                        .map_err(Error::refused(id))?;
+                    save(txn, &before, &mut payment, &change, started.at).await?;
+                    Ok(Commanded { payment, attempt: change.send, send: true })
+                })
+            })
+            .await
     }
 
     /// Commits that nothing may be authorized any more, and that what is set aside is going to be

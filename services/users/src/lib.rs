@@ -57,6 +57,7 @@ pub async fn app(config: Config) -> anyhow::Result<App> {
     let (rotated, forgotten) = (store.clone(), store.clone());
     Ok(app
         .store(&store.mesh())
+        .publishes(&store.mesh())
         .keys(own_keys(ring.clone()))
         .grpc(UsersServiceServer::new(users))
         .grpc(TokensServiceServer::new(tokens))

@@ -2,6 +2,55 @@ use std::net::SocketAddr;
 
 use super::*;
 
+const SHOP: (&str, &str) = ("origin", "https://shop.example");
+const ASKS: (&str, &str) = ("access-control-request-method", "PATCH");
+
+#[tokio::test]
+async fn s13_a_page_of_a_listed_site_may_ask_send_and_read_and_no_other() {
+    let bed = Bed::with(Act::Echo, &["--cors-origin=https://shop.example"]);
+    let reply = bed.send(request("OPTIONS", "/v1/things/1", &[SHOP, ASKS], "")).await;
+    assert_eq!((reply.status, reply.bytes.len()), (204, 0));
+    assert_eq!(reply.header("access-control-allow-origin"), Some("https://shop.example"));
+    assert_eq!(
+        reply.header("access-control-allow-methods"),
+        Some("DELETE, GET, HEAD, OPTIONS, PATCH")
+    );
+    let sent = reply.header("access-control-allow-headers").expect("headers");
+    assert!(sent.contains("authorization") && sent.contains("last-event-id"), "{sent}");
+    assert_eq!(reply.header("access-control-allow-credentials"), None);
+    assert_eq!(bed.count(), 0);
+    // Replies can be read, errors too.
+    for (path, status) in [("/v1/things/1", 200), ("/v1/nowhere", 404)] {
+        let reply = bed.send(request("GET", path, &[SHOP], "")).await;
+        assert_eq!(reply.status, status);
+        assert_eq!(reply.header("access-control-allow-origin"), Some("https://shop.example"));
+        let read = reply.header("access-control-expose-headers").expect("headers");
+        assert!(read.contains("x-trace-id"), "{read}");
+        assert!(reply.header("vary").expect("vary").contains("Origin"));
+    }
+    let nowhere = bed.send(request("OPTIONS", "/v1/nowhere", &[SHOP, ASKS], "")).await;
+    assert_eq!(nowhere.status, 404);
+    let evil = ("origin", "https://evil.example");
+    for (bed, headers) in [(&bed, [evil, ASKS]), (&Bed::new(Act::Echo), [SHOP, ASKS])] {
+        for method in ["OPTIONS", "GET"] {
+            let reply = bed.send(request(method, "/v1/things/1", &headers, "")).await;
+            let told = reply.headers.keys().any(|name| name.as_str().starts_with("access-"));
+            assert!(!told, "{method} {:?}", reply.headers);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_asks_needs_no_token_and_is_not_counted() {
+    let bed =
+        Bed::with(Act::Echo, &["--cors-origin=https://shop.example", "--rate-limit=/v1/*=2/15m"]);
+    for _ in 0..5 {
+        let reply = bed.send(request("OPTIONS", "/v1/things", &[SHOP, ASKS], "")).await;
+        assert_eq!((reply.status, reply.header("ratelimit")), (204, None));
+    }
+    assert_eq!(bed.get("/v1/things/1").await.status, 200);
+}
+
 const GOOD: (&str, &str) = ("authorization", "Bearer good");
 
 fn from(peer: &str, mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {

@@ -156,10 +156,12 @@ async fn s15_no_header_and_no_form_turns_one_method_into_another() {
 }
 
 #[tokio::test]
-async fn streams_and_what_only_services_call_have_no_route() {
+async fn what_takes_a_stream_and_what_only_services_call_have_no_route() {
     let bed = Bed::new(Act::Echo);
     assert_eq!(bed.get("/v1/between/1").await.reason(), "ROUTE_NOT_FOUND");
-    // `:watch` streams, so its verb is none: the colon is part of the name.
-    assert_eq!(bed.get("/v1/things/1:watch").await.status, 200);
-    assert_eq!(bed.call().message, json!({"name": "things/1:watch"}));
+    let reply = bed.send(request("POST", "/v1/things:upload", &[], "{}")).await;
+    assert_eq!(reply.reason(), "ROUTE_NOT_FOUND");
+    // Nobody serves `:uphold`, so it is no verb: the colon is part of the name.
+    assert_eq!(bed.get("/v1/things/1:uphold").await.status, 200);
+    assert_eq!(bed.call().message, json!({"name": "things/1:uphold"}));
 }

@@ -74,7 +74,8 @@ impl Stage {
             "DeleteUser" => {
                 let owner = self.customer().await;
                 let reach = Reach::Named(owner.name.clone());
-                return Some(Case { request: json!({"name": owner.name}), reach, owner });
+                let request = json!({"name": owner.name});
+                return Some(Case { request, reach, owner, command: None });
             }
             "UndeleteUser" => self.account_after("DeleteUser").await,
             "EnableUser" => self.account_after("DisableUser").await,

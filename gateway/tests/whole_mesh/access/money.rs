@@ -33,6 +33,17 @@ impl Stage {
             "ListAttempts" | "ListLedgerEntries" => {
                 json!({"payment": self.authorized("tok_visa").await})
             }
+            "CreateRefund" => {
+                let saga = mesh::clock::id().to_string();
+                let command = Some(command(&saga, "refund"));
+                return Some(Case { command, ..self.anyones(self.refund().await) });
+            }
+            "GetRefund" => {
+                let refund = self.refund().await;
+                let refund = self.as_admin(&payments("CreateRefund"), &refund).await;
+                json!({"name": refund["name"]})
+            }
+            "ListRefunds" => json!({"payment": self.captured().await}),
             "ResolvePayment" => {
                 let payment = self.doubtful().await;
                 json!({
@@ -78,6 +89,20 @@ impl Stage {
         let step = self.step(&name, "authorize_payment");
         self.ok(&payments("AuthorizePayment"), &self.orders, &step).await;
         name
+    }
+
+    async fn captured(&self) -> String {
+        let name = self.authorized("tok_visa").await;
+        let mut step = self.step(&name, "capture_payment");
+        step["final"] = json!(true);
+        self.ok(&payments("CapturePayment"), &self.orders, &step).await;
+        name
+    }
+
+    /// A refund of one euro to be.
+    async fn refund(&self) -> Value {
+        let payment = self.captured().await;
+        json!({"refund": {"payment": payment, "amount": euros((1, 0)), "reason": "a dent"}})
     }
 
     /// A payment of which the provider cannot tell what became.

@@ -53,7 +53,7 @@ impl Stage {
                 let request = json!({"name": name, "etag": etag, "expectedTotal": total});
                 (request, Reach::Named(name))
             }
-            "GetOrder" | "BatchGetOrders" | "CancelOrder" | "ListOrderEvents" => {
+            "GetOrder" | "BatchGetOrders" | "CancelOrder" | "ListOrderEvents" | "WatchOrder" => {
                 let order = self.placed(ada).await;
                 let name = name(&order);
                 let request = match rpc {
@@ -69,7 +69,7 @@ impl Stage {
     }
 
     /// An order of Ada's that waits for her: not all of it is in stock.
-    async fn short(&self) -> Value {
+    pub async fn short(&self) -> Value {
         let line = json!({"variant": self.sold(1).await, "quantity": 2});
         let mut request = self.order();
         request["order"]["lines"] = json!([line]);

@@ -36,6 +36,12 @@ impl Stage {
             "CommitReservation" | "ReleaseReservation" | "GetReservation" => {
                 json!({"name": self.reserved().await})
             }
+            "FulfillReservation" => self.step_of_one(&self.committed().await),
+            "RestockReservation" => {
+                let sent = self.step_of_one(&self.committed().await);
+                self.ok(&inventory("FulfillReservation"), &self.orders, &sent).await;
+                sent
+            }
             "ListLocations" | "ListStocks" | "ListMovements" | "ListReservations" => json!({}),
             _ => return None,
         };
@@ -45,6 +51,19 @@ impl Stage {
     fn reservation(&self) -> Value {
         let line = json!({"lineId": "1", "variant": self.variant, "quantity": 1});
         json!({"reservation": {"lines": [line]}})
+    }
+
+    /// A reservation that waits for its shipment.
+    async fn committed(&self) -> String {
+        let name = self.reserved().await;
+        self.as_admin(&inventory("CommitReservation"), &json!({"name": name})).await;
+        name
+    }
+
+    /// All of it is sent, or comes back.
+    fn step_of_one(&self, reservation: &str) -> Value {
+        let line = json!({"lineId": "1", "quantity": 1, "location": "locations/main"});
+        json!({"name": reservation, "lines": [line]})
     }
 
     async fn reserved(&self) -> String {

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use http::HeaderMap;
 use http_body_util::{BodyExt as _, Full};
 use mesh::{
     Channel, Ctx,
@@ -65,7 +66,8 @@ impl Contract {
         self.methods.get(name).unwrap_or_else(|| panic!("the contract has no {name}"))
     }
 
-    /// Makes one unary call.
+    /// Makes one call. What is answered by a stream is answered by its first message, or by its
+    /// end if that comes first.
     pub async fn call(
         &self,
         channel: Channel,
@@ -87,18 +89,16 @@ impl Contract {
         let ctx = Ctx::root(PATIENCE, Trace::new());
         let exchange = ctx.scope(async {
             let (head, body) = channel.oneshot(call).await.expect("an answer").into_parts();
-            (head, body.collect().await)
+            match Status::from_header_map(&head.headers) {
+                Some(status) => Ok((Bytes::new(), Some(status))),
+                None => read(body, method.is_server_streaming()).await,
+            }
         });
-        let (head, body) = exchange.await;
-        let status = Status::from_header_map(&head.headers);
-        match (status, body) {
-            (Some(status), _) | (None, Err(status)) => Answer::of(&status, Value::Null),
-            (None, Ok(body)) => {
-                let trailers = body.trailers().cloned().unwrap_or_default();
-                let status = Status::from_header_map(&trailers).expect("a status in the end");
-                let body = body.to_bytes();
-                let body = if body.is_empty() { Value::Null } else { unframed(method, body) };
-                Answer::of(&status, body)
+        match exchange.await {
+            Err(status) => Answer::of(&status, Value::Null),
+            Ok((frame, status)) => {
+                let body = if frame.is_empty() { Value::Null } else { unframed(method, frame) };
+                Answer::of(&status.unwrap_or_else(|| Status::ok("")), body)
             }
         }
     }
@@ -131,6 +131,31 @@ impl std::fmt::Debug for Answer {
 
 fn path(method: &MethodDescriptor) -> String {
     format!("/{}/{}", method.parent_service().full_name(), method.name())
+}
+
+/// The first frame and, unless that is enough, the status in the end.
+async fn read(mut body: Body, first: bool) -> Result<(Bytes, Option<Status>), Status> {
+    let mut read = BytesMut::new();
+    let mut trailers = HeaderMap::new();
+    while let Some(frame) = body.frame().await {
+        match frame?.into_data() {
+            Ok(data) => read.extend_from_slice(&data),
+            Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
+        }
+        if first && let Some(frame) = whole(&read) {
+            return Ok((frame, None));
+        }
+    }
+    let status = Status::from_header_map(&trailers).expect("a status in the end");
+    Ok((read.freeze(), Some(status)))
+}
+
+/// The first frame, if all of it is there.
+fn whole(read: &[u8]) -> Option<Bytes> {
+    let (head, _) = read.split_first_chunk::<5>()?;
+    let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
+    let end = 5 + usize::try_from(length).expect("a small message");
+    read.get(..end).map(Bytes::copy_from_slice)
 }
 
 /// A message behind its five bytes: not compressed, and its length.

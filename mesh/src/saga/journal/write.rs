@@ -103,16 +103,41 @@ pub(in crate::saga) async fn give_back(txn: &Txn, id: &str, fence: i64) -> Resul
     execute(txn, "give a lease back", sql, vec![id.into(), fence.into()]).await.map(|_given| ())
 }
 
-/// Makes a saga due that waits, and tells whoever is about to let it wait that it must not.
-pub(in crate::saga) async fn wake(
+/// Makes the saga of this kind about `key` due at `now` (the store's `now_micros`), in the caller's
+/// transaction, and tells whoever is about to let it wait that it must not: what an event does
+/// that a saga waits for. `false` if there is none that lives. Nudge the runner after the commit.
+///
+/// # Errors
+/// [`Failure`] of the database.
+pub async fn due_now(txn: &Txn, kind: &str, key: &str, now: i64) -> Result<bool, Failure> {
+    let sql = "UPDATE saga SET next_run_at = $3, revision = revision + 1 \
+         WHERE kind = $1 AND key = $2 AND state IN ('RUNNING', 'COMPENSATING', 'STUCK')";
+    let woken = execute(txn, "wake a saga", sql, vec![kind.into(), key.into(), now.into()]).await?;
+    Ok(woken == 1)
+}
+
+/// The same where nobody works on the saga just now.
+pub(in crate::saga) async fn due_if_waiting(
     txn: &Txn,
     kind: &str,
     key: &str,
     now: i64,
 ) -> Result<(), Failure> {
-    let sql = "UPDATE saga SET next_run_at = $3, revision = revision + 1 \
-         WHERE kind = $1 AND key = $2 AND state IN ('RUNNING', 'COMPENSATING', 'STUCK')";
-    execute(txn, "wake a saga", sql, vec![kind.into(), key.into(), now.into()]).await.map(|_| ())
+    let sql = "UPDATE saga SET next_run_at = $3 WHERE kind = $1 AND key = $2          AND state IN ('RUNNING', 'COMPENSATING', 'STUCK') AND lease_owner IS NULL";
+    let values = vec![kind.into(), key.into(), now.into()];
+    execute(txn, "wake a saga", sql, values).await.map(|_woken| ())
+}
+
+/// The same where the saga goes forward; says whether it does.
+pub(in crate::saga) async fn due_forward(
+    txn: &Txn,
+    kind: &str,
+    key: &str,
+    now: i64,
+) -> Result<bool, Failure> {
+    let sql = "UPDATE saga SET next_run_at = $3, revision = revision + 1 WHERE kind = $1          AND key = $2 AND state IN ('RUNNING', 'STUCK', 'PAUSED') AND reason IS NULL";
+    let values = vec![kind.into(), key.into(), now.into()];
+    Ok(execute(txn, "wake a saga", sql, values).await? == 1)
 }
 
 /// Records what came of a step and intends the next. Says whether the saga was still ours and
@@ -215,6 +240,7 @@ pub(in crate::saga) async fn turn(
     Ok(turned)
 }
 
+/// A step is intended again where a saga went back and forth: the last time counts.
 async fn intend(
     txn: &Txn,
     saga: &str,
@@ -224,7 +250,7 @@ async fn intend(
     now: i64,
 ) -> Result<(), Failure> {
     let sql = "INSERT INTO saga_step (saga, step_key, direction, state, command_id, started_at) \
-         VALUES ($1, $2, $3, 'INTENT', $4, $5)";
+         VALUES ($1, $2, $3, 'INTENT', $4, $5)          ON CONFLICT (saga, step_key, direction) DO UPDATE SET state = 'INTENT',          command_id = $4, reply = NULL, started_at = $5, ended_at = NULL";
     let values = vec![
         saga.into(),
         key.into(),

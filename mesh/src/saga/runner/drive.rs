@@ -18,7 +18,7 @@ use crate::{
     app::Draining,
     barrier::Command,
     clock::{self, micros},
-    ctx,
+    ctx, failpoint,
     store::{Failure, Txn, TxnError},
 };
 
@@ -64,6 +64,7 @@ impl Runner {
             } else {
                 self.call(&held).await
             };
+            failpoint::hit("after_reply_before_record");
             let (heard, mut writing, note) = self.heard(&held, outcome);
             let spread = fastrand::f64();
             let next =
@@ -103,6 +104,7 @@ impl Runner {
         let Some(act) = act else { return Outcome::done() };
         let timeout = self.0.settings.step_timeout;
         let call = act(self.describe(held));
+        failpoint::hit("after_intent_before_send");
         match ctx::background("saga step", timeout, held.traceparent.as_deref(), call).await {
             Ok(outcome) => outcome,
             Err(late) => Outcome::Unsure { why: late.to_string() },

@@ -70,6 +70,16 @@ impl Runner {
                 }
                 (Heard::No(why), note)
             }
+            Outcome::Recall { why } => {
+                ended(StepState::Failed, Vec::new());
+                let note = format!("{}: {}", why.reason, why.message);
+                (Heard::Recall(why), note)
+            }
+            Outcome::Resume { effect } => {
+                ended(StepState::Failed, Vec::new());
+                writing.effect = effect;
+                (Heard::Resume, "it cannot be called back".to_owned())
+            }
             Outcome::NotSent { why } => (Heard::NotSent, why),
             Outcome::Unsure { why } => (Heard::Unsure, why),
             Outcome::Wait { until, why, effect } => {
@@ -100,11 +110,18 @@ impl Runner {
                 entry.intent = Some((key(step), Way::Back, Uuid::new_v4()));
                 entry.step = step;
             }
+            Next::Resume(step) => {
+                tracing::info!(saga.key = held.key, "{} goes on after all", held.key);
+                entry.intent = Some((key(step), Way::Forward, Uuid::new_v4()));
+                entry.step = step;
+                entry.state = State::Running;
+                entry.why = None;
+            }
             Next::TurnRound(undo, why) => {
                 tracing::info!(saga.key = held.key, reason = why.reason, "{} is undone", held.key);
                 // Whatever came too late for the pivot is not written.
                 writing.effect = None;
-                let state = if matches!(heard, Heard::No(_)) {
+                let state = if matches!(heard, Heard::No(_) | Heard::Recall(_)) {
                     StepState::Failed
                 } else {
                     StepState::Unknown
@@ -143,6 +160,7 @@ impl Runner {
                     held.key
                 );
                 // Intended still: it is tried again now and then.
+                writing.effect = None;
                 entry.ended = None;
                 entry.state = State::Stuck;
                 entry.attempts = held.attempts;

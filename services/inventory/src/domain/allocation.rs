@@ -50,6 +50,18 @@ pub struct Allotment {
     pub quantity: i64,
     /// How many of them wait for goods to come.
     pub backordered: i64,
+    /// How many have left.
+    pub shipped: i64,
+    /// How many of those have come back.
+    pub returned: i64,
+}
+
+impl Allotment {
+    /// How many have not left.
+    #[must_use]
+    pub fn open(&self) -> i64 {
+        self.quantity - self.shipped
+    }
 }
 
 /// A line that cannot be served in full.
@@ -189,6 +201,8 @@ fn allot(line: &Wanted, place: &Place, quantity: i64, backordered: i64) -> Allot
         place: place.clone(),
         quantity,
         backordered,
+        shipped: 0,
+        returned: 0,
     }
 }
 

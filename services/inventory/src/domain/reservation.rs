@@ -1,5 +1,7 @@
 //! The life of a reservation: held, committed, and how it ends.
 
+mod delivery;
+
 use std::{collections::BTreeMap, fmt};
 
 use time::{Duration, OffsetDateTime};
@@ -9,6 +11,8 @@ use super::{
     Movement, Place, Refusal, Sku,
     allocation::{Allotment, Backorder, Wanted},
 };
+
+pub use delivery::Part;
 
 /// Stock that is kept for one order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +99,16 @@ pub enum Event {
     },
     /// The hold ended by time: what it kept is available again.
     Expired,
+    /// Goods have left.
+    Shipped {
+        /// What.
+        parts: Vec<Allotment>,
+    },
+    /// Goods that had left are there again.
+    Returned {
+        /// What.
+        parts: Vec<Allotment>,
+    },
 }
 
 /// What changes with a reservation: what happened, and the movements of stock.
@@ -230,9 +244,15 @@ impl Reservation {
             State::Released | State::Expired => return Ok(None),
             State::Fulfilled => return Err(Refusal::State(self.state)),
         };
-        let moves = self.moves(movement);
-        self.moved_to(State::Released, at);
-        Ok(Some(Change { event: Event::Released { parts: self.parts.clone() }, moves }))
+        // What has left is not given back.
+        let parts: Vec<Allotment> = (self.parts.iter())
+            .filter(|part| part.open() > 0)
+            .map(|part| Allotment { quantity: part.open(), ..part.clone() })
+            .collect();
+        let left = self.parts.iter().any(|part| part.shipped > 0);
+        let moves = moves(&parts, movement);
+        self.moved_to(if left { State::Fulfilled } else { State::Released }, at);
+        Ok(Some(Change { event: Event::Released { parts }, moves }))
     }
 
     /// Ends the hold if its time is over; `None` if it is not, or it is no hold any more.
@@ -310,21 +330,25 @@ impl Reservation {
         lines
     }
 
-    /// One movement for each row of stock, in the order in which rows are locked.
     fn moves(&self, movement: Movement) -> Vec<Move> {
-        let mut sums: BTreeMap<(&Sku, &Place), i64> = BTreeMap::new();
-        for part in &self.parts {
-            *sums.entry((&part.sku, &part.place)).or_default() += part.quantity;
-        }
-        sums.into_iter()
-            .map(|((sku, place), quantity)| Move {
-                sku: sku.clone(),
-                place: place.clone(),
-                movement,
-                quantity,
-            })
-            .collect()
+        moves(&self.parts, movement)
     }
+}
+
+/// One movement for each row of stock, in the order in which rows are locked.
+fn moves(parts: &[Allotment], movement: Movement) -> Vec<Move> {
+    let mut sums: BTreeMap<(&Sku, &Place), i64> = BTreeMap::new();
+    for part in parts {
+        *sums.entry((&part.sku, &part.place)).or_default() += part.quantity;
+    }
+    sums.into_iter()
+        .map(|((sku, place), quantity)| Move {
+            sku: sku.clone(),
+            place: place.clone(),
+            movement,
+            quantity,
+        })
+        .collect()
 }
 
 // === impl Terms ===
@@ -333,7 +357,9 @@ impl Terms {
     /// Those that hold in the mesh: a saga has 15 minutes to the point of no return.
     pub const STANDARD: Self = Self {
         hold: Duration::minutes(10),
-        overdue: Duration::minutes(25),
+        // An order may take 15 minutes to be confirmed, wait 15 for its customer and take 15 again;
+        // 10 more are for undoing it.
+        overdue: Duration::minutes(55),
         given_up: Duration::hours(24),
     };
 }
@@ -374,6 +400,8 @@ mod tests {
             place: Place::parse(place).unwrap(),
             quantity,
             backordered: 0,
+            shipped: 0,
+            returned: 0,
         }
     }
 

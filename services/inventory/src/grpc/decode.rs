@@ -9,11 +9,12 @@ use time::Duration;
 use uuid::Uuid;
 
 use crate::{
-    domain::{Adjustment, BadDelta, Place, Reason, Sku, allocation::Wanted},
+    domain::{Adjustment, BadDelta, Place, Reason, Sku, allocation::Wanted, reservation::Part},
     error::Error,
 };
 
 const LINES_MAX: usize = 100;
+const PARTS_MAX: usize = 1_000;
 const LINE_ID_MAX: usize = 64;
 const QUANTITY_MAX: i32 = 1_000_000;
 const STEP_KEY_MAX: usize = 64;
@@ -153,6 +154,28 @@ pub(super) fn lines(lines: &[api::reservation::Line]) -> Result<Vec<Wanted>, Err
         Ok(Wanted { line: id, sku, quantity: i64::from(line.quantity) })
     };
     lines.iter().enumerate().map(line).collect()
+}
+
+/// What has left, or come back: line, location and quantity of each.
+pub(super) fn parts<'r>(
+    lines: impl ExactSizeIterator<Item = (&'r String, &'r String, i32)>,
+) -> Result<Vec<Part>, Error> {
+    if !(1..=PARTS_MAX).contains(&lines.len()) {
+        return Err(Error::malformed("lines", format!("must be 1 to {PARTS_MAX} lines")));
+    }
+    let part = |(index, (line, at, quantity)): (usize, (&String, &String, i32))| {
+        let field = |name: &str| format!("lines[{index}].{name}");
+        if !is_key(line, LINE_ID_MAX) {
+            return Err(Error::malformed(field("line_id"), key_problem(LINE_ID_MAX)));
+        }
+        if !(1..=QUANTITY_MAX).contains(&quantity) {
+            let problem = format!("must be 1 to {QUANTITY_MAX}");
+            return Err(Error::malformed(field("quantity"), problem));
+        }
+        let place = location(&field("location"), at)?;
+        Ok(Part { line: line.clone(), place, quantity: i64::from(quantity) })
+    };
+    lines.enumerate().map(part).collect()
 }
 
 /// Which step of a saga calls.

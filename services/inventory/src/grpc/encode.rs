@@ -119,6 +119,8 @@ fn lines(parts: &[Allotment]) -> Vec<api::reservation::Line> {
             let allotment = |part: &Allotment| api::reservation::Allotment {
                 location: location_name(&part.place),
                 quantity: quantity(part.quantity),
+                shipped: quantity(part.shipped),
+                returned: quantity(part.returned),
             };
             Some(api::reservation::Line {
                 line_id: first.line.clone(),

@@ -5,7 +5,11 @@ use proto::inventory::v1 as api;
 use time::OffsetDateTime;
 
 use super::{Inventory, call, commanded, decode, encode, told};
-use crate::{domain::reservation::Reservation, error::Error, store::Ask};
+use crate::{
+    domain::reservation::Reservation,
+    error::Error,
+    store::{Ask, Way},
+};
 
 impl Inventory {
     pub(super) async fn create_reservation(
@@ -52,6 +56,38 @@ impl Inventory {
         let method = "CommitReservation";
         let call = commanded(method, &request_id, command.as_ref(), &request, at, answer)?;
         told(&self.store.commit(call, id).await?)
+    }
+
+    pub(super) async fn fulfill_reservation(
+        &self,
+        mut request: api::FulfillReservationRequest,
+        at: OffsetDateTime,
+    ) -> Result<api::Reservation, Error> {
+        let request_id = std::mem::take(&mut request.request_id);
+        let command = request.command.take();
+        let id = decode::uuid("name", "reservations", &request.name)?;
+        let lines = request.lines.iter();
+        let parts =
+            decode::parts(lines.map(|line| (&line.line_id, &line.location, line.quantity)))?;
+        let method = "FulfillReservation";
+        let call = commanded(method, &request_id, command.as_ref(), &request, at, answer)?;
+        told(&self.store.deliver(call, id, Way::Out, parts).await?)
+    }
+
+    pub(super) async fn restock_reservation(
+        &self,
+        mut request: api::RestockReservationRequest,
+        at: OffsetDateTime,
+    ) -> Result<api::Reservation, Error> {
+        let request_id = std::mem::take(&mut request.request_id);
+        let command = request.command.take();
+        let id = decode::uuid("name", "reservations", &request.name)?;
+        let lines = request.lines.iter();
+        let parts =
+            decode::parts(lines.map(|line| (&line.line_id, &line.location, line.quantity)))?;
+        let method = "RestockReservation";
+        let call = commanded(method, &request_id, command.as_ref(), &request, at, answer)?;
+        told(&self.store.deliver(call, id, Way::Back, parts).await?)
     }
 
     pub(super) async fn release_reservation(

@@ -54,6 +54,9 @@ on_both! {
     an_expired_hold_whose_stock_is_gone_cannot_be_committed
     a_late_saga_is_told_of_once_and_keeps_its_hold
     the_commands_of_its_saga_alone_change_what_a_saga_owns
+    goods_leave_part_by_part_and_the_rest_is_given_back
+    goods_that_came_back_are_there_again_once
+    what_has_not_left_cannot_come_back_and_what_is_not_left_cannot_leave
     the_sum_of_all_places_is_a_stock_too
     every_revision_of_a_reservation_has_its_event
     a_bad_field_is_named
@@ -174,6 +177,42 @@ impl Shop {
         call!(self, orders(), release_reservation, request)
     }
 
+    async fn fulfill(
+        &self,
+        name: &str,
+        parts: &[(&str, &str, i32)],
+        command: Option<saga::Command>,
+    ) -> Result<api::Reservation, Status> {
+        let line =
+            |(line, place, quantity): &(&str, &str, i32)| api::fulfill_reservation_request::Line {
+                line_id: (*line).to_owned(),
+                quantity: *quantity,
+                location: format!("locations/{place}"),
+            };
+        let (name, request_id) = (name.to_owned(), String::new());
+        let lines = parts.iter().map(line).collect();
+        let request = api::FulfillReservationRequest { name, lines, request_id, command };
+        call!(self, orders(), fulfill_reservation, request)
+    }
+
+    async fn restock(
+        &self,
+        name: &str,
+        parts: &[(&str, &str, i32)],
+        command: Option<saga::Command>,
+    ) -> Result<api::Reservation, Status> {
+        let line =
+            |(line, place, quantity): &(&str, &str, i32)| api::restock_reservation_request::Line {
+                line_id: (*line).to_owned(),
+                quantity: *quantity,
+                location: format!("locations/{place}"),
+            };
+        let (name, request_id) = (name.to_owned(), String::new());
+        let lines = parts.iter().map(line).collect();
+        let request = api::RestockReservationRequest { name, lines, request_id, command };
+        call!(self, orders(), restock_reservation, request)
+    }
+
     async fn state(&self, name: &str) -> api::reservation::State {
         let request = api::GetReservationRequest { name: name.to_owned() };
         call!(self, clerk(), get_reservation, request).expect("a reservation").state()
@@ -278,6 +317,13 @@ async fn a_fold_of_the_movements_gives_the_counters(shop: Shop) {
                 }
             }
             (2, Some(name)) => drop(shop.commit(&name, None).await),
+            (5, Some(name)) if round % 10 != 0 => {
+                let part = [("1", places[pick(&mut dice, 3)], 1)];
+                drop(shop.fulfill(&name, &part, None).await);
+                if dice.roll(3) == 0 {
+                    drop(shop.restock(&name, &part, None).await);
+                }
+            }
             (3, Some(name)) => drop(shop.release(&name, None).await),
             (4, _) => {
                 let delta = i64::try_from(dice.roll(20)).expect("fits") - 10;
@@ -507,6 +553,70 @@ async fn an_expired_hold_whose_stock_is_gone_cannot_be_committed(shop: Shop) {
     assert_eq!((&*info.reason, &*info.metadata["sku"]), ("RESERVATION_EXPIRED", "MUG"));
     shop.release(&held.name, None).await.expect("as it stands");
     assert_eq!(shop.read("stocks/north~MUG").await.held, 1);
+}
+
+async fn goods_leave_part_by_part_and_the_rest_is_given_back(shop: Shop) {
+    shop.stock("north", "MUG", 5).await;
+    let saga = clock::id();
+    let mut request = wanted(&[("MUG", 4)]);
+    request.command = saga_step(saga, "hold_stock");
+    let held = shop.hold(&request).await.expect("held");
+    shop.commit(&held.name, saga_step(saga, "commit_stock")).await.expect("committed");
+    let step = saga_step(saga, "fulfil@1");
+    for _again in 0..2 {
+        let left = shop.fulfill(&held.name, &[("1", "north", 3)], step.clone()).await;
+        assert_eq!(left.expect("left").state(), api::reservation::State::Committed);
+    }
+    let stock = shop.read("stocks/north~MUG").await;
+    assert_eq!((stock.on_hand, stock.allocated, stock.available), (2, 1, 1));
+    let undo = request.command.clone();
+    let rest = shop.release(&held.name, undo).await.expect("given back");
+    assert_eq!(rest.state(), api::reservation::State::Fulfilled);
+    let stock = shop.read("stocks/north~MUG").await;
+    assert_eq!((stock.on_hand, stock.allocated, stock.available), (2, 0, 2));
+    let expected = ["1 stock.held", "2 stock.allocated", "3 stock.shipped", "4 stock.released"];
+    assert_eq!(events_of(&shop, &held.name).await, expected);
+    for (name, (counters, fold)) in shop.ledger().await {
+        assert_eq!(counters, fold, "{name}");
+    }
+}
+
+async fn goods_that_came_back_are_there_again_once(shop: Shop) {
+    shop.stock("north", "MUG", 2).await;
+    let saga = clock::id();
+    let mut request = wanted(&[("MUG", 2)]);
+    request.command = saga_step(saga, "hold_stock");
+    let held = shop.hold(&request).await.expect("held");
+    shop.commit(&held.name, saga_step(saga, "commit_stock")).await.expect("committed");
+    let all = [("1", "north", 2)];
+    let left = shop.fulfill(&held.name, &all, saga_step(saga, "fulfil@1")).await.expect("left");
+    assert_eq!(left.state(), api::reservation::State::Fulfilled);
+    let back = saga_step(saga, "restock@1");
+    for _again in 0..2 {
+        shop.restock(&held.name, &all, back.clone()).await.expect("back");
+    }
+    let stock = shop.read("stocks/north~MUG").await;
+    assert_eq!((stock.on_hand, stock.available), (2, 2));
+}
+
+async fn what_has_not_left_cannot_come_back_and_what_is_not_left_cannot_leave(shop: Shop) {
+    shop.stock("north", "MUG", 2).await;
+    let saga = clock::id();
+    let mut request = wanted(&[("MUG", 1)]);
+    request.command = saga_step(saga, "hold_stock");
+    let held = shop.hold(&request).await.expect("held");
+    let early = shop.fulfill(&held.name, &[("1", "north", 1)], saga_step(saga, "a")).await;
+    assert_eq!(reason(&early.expect_err("only held")), "RESERVATION_STATE");
+    shop.commit(&held.name, saga_step(saga, "commit_stock")).await.expect("committed");
+    for (line, place, quantity) in [("1", "north", 2), ("2", "north", 1), ("1", "south", 1)] {
+        let part = [(line, place, quantity)];
+        let refused = shop.fulfill(&held.name, &part, saga_step(saga, "b")).await;
+        assert_eq!(reason(&refused.expect_err("too much")), "RESERVATION_STATE");
+    }
+    let back = shop.restock(&held.name, &[("1", "north", 1)], saga_step(saga, "c")).await;
+    assert_eq!(reason(&back.expect_err("nothing left")), "RESERVATION_STATE");
+    let foreign = shop.fulfill(&held.name, &[("1", "north", 1)], None).await;
+    assert_eq!(reason(&foreign.expect_err("not theirs")), "RESERVATION_OWNED");
 }
 
 async fn a_late_saga_is_told_of_once_and_keeps_its_hold(shop: Shop) {

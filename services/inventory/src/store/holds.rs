@@ -12,14 +12,14 @@ use uuid::Uuid;
 use super::{
     Call, Store,
     once::{Once, decoded, encoded},
-    reservations::{insert, replace_parts, save},
+    reservations::{insert, replace_parts, save, save_parts},
     shelves::{Because, apply},
 };
 use crate::{
     domain::{
         Refusal,
         allocation::{Backorder, Wanted, allocate},
-        reservation::{Change, Commit, Event, Reservation, State, Terms},
+        reservation::{Change, Commit, Event, Part, Reservation, State, Terms},
     },
     error::Error,
     events,
@@ -34,6 +34,15 @@ pub struct Ask {
     pub order: Option<Uuid>,
     /// How much of what.
     pub lines: Vec<Wanted>,
+}
+
+/// Which way goods go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// To a customer.
+    Out,
+    /// Back from one.
+    Back,
 }
 
 impl Store {
@@ -101,6 +110,33 @@ impl Store {
                     }
                     let committed = store.committed(txn, &call, id, &name).await;
                     call.once.end(txn, committed.map(|it| (call.tell)(&it))).await
+                })
+            })
+            .await
+    }
+
+    /// Goods of a committed reservation leave, or come back.
+    ///
+    /// # Errors
+    /// As [`Store::hold`].
+    pub async fn deliver(
+        &self,
+        call: Call<Reservation>,
+        id: Uuid,
+        way: Way,
+        parts: Vec<Part>,
+    ) -> Result<Answer, Error> {
+        let store = self.clone();
+        self.mesh
+            .transaction(move |txn| {
+                let (store, call, parts) = (store.clone(), call.clone(), parts.clone());
+                Box::pin(async move {
+                    let name = events::reservation_name(id);
+                    if let Some(answer) = call.once.begin(txn, &name, call.at).await? {
+                        return Ok(answer);
+                    }
+                    let moved = store.delivered(txn, &call, id, way, &parts).await;
+                    call.once.end(txn, moved.map(|it| (call.tell)(&it))).await
                 })
             })
             .await
@@ -206,6 +242,28 @@ impl Store {
                 change
             }
         };
+        tell(txn, call, &reservation, change).await?;
+        Ok(reservation)
+    }
+
+    async fn delivered(
+        &self,
+        txn: &Txn,
+        call: &Call<Reservation>,
+        id: Uuid,
+        way: Way,
+        parts: &[Part],
+    ) -> Result<Reservation, Error> {
+        let name = events::reservation_name(id);
+        let mut reservation = self.found(txn, id, &name).await?;
+        let by = call.once.authority();
+        let change = match way {
+            Way::Out => reservation.fulfill(by, parts, call.at),
+            Way::Back => reservation.restock(by, parts, call.at),
+        };
+        let change = change.map_err(Error::refused(&name))?;
+        save(txn, &reservation).await?;
+        save_parts(txn, &reservation).await?;
         tell(txn, call, &reservation, change).await?;
         Ok(reservation)
     }

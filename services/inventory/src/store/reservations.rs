@@ -41,6 +41,8 @@ struct Part {
     sku: String,
     location: String,
     quantity: i64,
+    shipped: i64,
+    returned: i64,
 }
 
 impl Store {
@@ -98,7 +100,7 @@ pub(super) async fn select<C: ConnectionTrait>(
     }
     let marks: Vec<String> = (1..=found.len()).map(|n| format!("${n}")).collect();
     let sql = [
-        "SELECT reservation, line, sku, location, quantity FROM reservation_line \
+        "SELECT reservation, line, sku, location, quantity, shipped, returned FROM reservation_line \
          WHERE reservation IN (",
         &marks.join(", "),
         ") ORDER BY reservation, part",
@@ -114,6 +116,8 @@ pub(super) async fn select<C: ConnectionTrait>(
             place: Place::parse(&line.location).map_err(|_bad| broken("location"))?,
             quantity: line.quantity,
             backordered: 0,
+            shipped: line.shipped,
+            returned: line.returned,
         };
         parts.entry(line.reservation).or_default().push(allotment);
     }
@@ -167,6 +171,19 @@ pub(super) async fn save(txn: &Txn, reservation: &Reservation) -> Result<(), Err
         0 => Err(Error::Changed(events::reservation_name(reservation.id))),
         _one => Ok(()),
     }
+}
+
+/// Writes how much of each part has left and come back.
+pub(super) async fn save_parts(txn: &Txn, reservation: &Reservation) -> Result<(), Failure> {
+    let sql = "UPDATE reservation_line SET shipped = $3, returned = $4 \
+         WHERE reservation = $1 AND part = $2 AND (shipped <> $3 OR returned <> $4)";
+    let id = reservation.id.to_string();
+    for (number, part) in (1_i64..).zip(&reservation.parts) {
+        let values =
+            vec![id.as_str().into(), number.into(), part.shipped.into(), part.returned.into()];
+        execute(txn, "count what left", sql, values).await?;
+    }
+    Ok(())
 }
 
 /// Writes from where an expired hold is taken now.

@@ -138,7 +138,15 @@ async fn apply_one(txn: &Txn, sum: &Move, at: OffsetDateTime) -> Result<(), Erro
             "allocated = allocated - $1, revision = revision + 1, updated_at = $2 \
              WHERE sku = $3 AND location = $4 AND allocated >= $1"
         }
-        Movement::Received | Movement::Returned | Movement::Shipped | Movement::Adjusted => {
+        Movement::Shipped => {
+            "on_hand = on_hand - $1, allocated = allocated - $1, revision = revision + 1, \
+             updated_at = $2 WHERE sku = $3 AND location = $4 AND allocated >= $1"
+        }
+        Movement::Returned => {
+            "on_hand = on_hand + $1, revision = revision + 1, updated_at = $2 \
+             WHERE sku = $3 AND location = $4"
+        }
+        Movement::Received | Movement::Adjusted => {
             return Err(broken("movement").into());
         }
     };

@@ -110,6 +110,8 @@ pub enum CancelReason {
     Duplicate,
     /// Looks like fraud.
     Fraud,
+    /// Cannot be shipped: said by the mesh itself.
+    NotShippable,
 }
 
 /// What to do when stock is short.

@@ -7,8 +7,12 @@ use mesh::money::Money;
 pub struct Payment {
     /// How the last attempt to authorize stands.
     pub attempt: Attempt,
-    /// How much is authorized and alive, in minor units of the order's currency.
+    /// How much is authorized, alive and not taken, in minor units of the order's currency.
     pub authorized_minor: i64,
+    /// How much was taken.
+    pub captured_minor: i64,
+    /// How much of it was paid back.
+    pub refunded_minor: i64,
     /// It was voided, or barred from ever being authorized.
     pub voided: bool,
 }
@@ -44,6 +48,16 @@ pub enum PaymentState {
     Voided,
     /// Declined, or failed without effect.
     Failed,
+    /// A part of what is due was taken.
+    PartiallyCaptured,
+    /// All of it was.
+    Captured,
+    /// A part of what was taken was paid back.
+    PartiallyRefunded,
+    /// All of it was.
+    Refunded,
+    /// More was taken than is due: a refund is owed.
+    Overcharged,
 }
 
 // === impl Payment ===
@@ -76,14 +90,39 @@ impl Payment {
     /// Given back, or barred from ever being authorized.
     #[must_use]
     pub fn void(self) -> Self {
-        Self { attempt: Attempt::None, authorized_minor: 0, voided: true }
+        Self { attempt: Attempt::None, authorized_minor: 0, voided: true, ..self }
     }
 
-    /// The first row that holds, in the order of the table of states.
+    /// So much was taken, so much of it paid back, and so much can still be taken.
     #[must_use]
-    pub fn state(&self) -> PaymentState {
+    pub fn taken(self, captured_minor: i64, refunded_minor: i64, authorized_minor: i64) -> Self {
+        let attempt = Attempt::Succeeded;
+        Self { attempt, authorized_minor, captured_minor, refunded_minor, ..self }
+    }
+
+    /// What became of taking it is not known.
+    #[must_use]
+    pub fn taken_in_doubt(self) -> Self {
+        Self { attempt: Attempt::Unknown, ..self }
+    }
+
+    /// The first row that holds, in the order of the table of states; `due` is what is to be paid
+    /// for what is kept.
+    #[must_use]
+    pub fn state(&self, due: Money) -> PaymentState {
+        let (captured, refunded) = (self.captured_minor, self.refunded_minor);
         if self.attempt == Attempt::Unknown {
             PaymentState::InDoubt
+        } else if captured.saturating_sub(refunded) > due.minor {
+            PaymentState::Overcharged
+        } else if captured > 0 && refunded == captured {
+            PaymentState::Refunded
+        } else if refunded > 0 {
+            PaymentState::PartiallyRefunded
+        } else if captured > 0 && captured >= due.minor {
+            PaymentState::Captured
+        } else if captured > 0 {
+            PaymentState::PartiallyCaptured
         } else if self.authorized_minor > 0 {
             PaymentState::Authorized
         } else if self.attempt == Attempt::Open {
@@ -101,5 +140,13 @@ impl Payment {
     #[must_use]
     pub fn covers(&self, total: Money) -> bool {
         self.attempt != Attempt::Unknown && !self.voided && self.authorized_minor >= total.minor
+    }
+
+    /// Whether exactly `due` was taken and kept, and nothing more can be.
+    #[must_use]
+    pub fn is_settled(&self, due: Money) -> bool {
+        self.attempt != Attempt::Unknown
+            && self.authorized_minor == 0
+            && self.captured_minor.saturating_sub(self.refunded_minor) == due.minor
     }
 }

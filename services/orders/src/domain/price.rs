@@ -4,8 +4,6 @@
 use std::collections::BTreeMap;
 
 use mesh::money::{Currency, Money};
-use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
 
 use super::Refusal;
 
@@ -42,8 +40,14 @@ pub struct Line {
     pub title: String,
     /// How many were ordered.
     pub quantity: i64,
-    /// How many of them the customer agreed to do without.
+    /// How many of them will not be delivered.
     pub cancelled: i64,
+    /// How many the carrier was given.
+    pub shipped: i64,
+    /// How many of these arrived.
+    pub delivered: i64,
+    /// How many of these came back.
+    pub returned: i64,
     /// One unit.
     pub unit_price: Money,
     /// The catalog's name for this price.
@@ -106,37 +110,6 @@ pub struct Offered {
     pub total: Money,
 }
 
-/// Prices that are honoured for a while: what a sealed quote holds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Quote {
-    /// ISO 4217.
-    pub currency: String,
-    /// Until when, in seconds since 1970.
-    pub expires: i64,
-    /// The lines.
-    pub lines: Vec<Quoted>,
-}
-
-/// A line of a quote; the names are short because a quote travels in requests.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Quoted {
-    /// `variants/{sku}`.
-    #[serde(rename = "v")]
-    pub variant: String,
-    /// What it is called.
-    #[serde(rename = "t")]
-    pub title: String,
-    /// How many.
-    #[serde(rename = "q")]
-    pub quantity: i64,
-    /// One unit, in minor units.
-    #[serde(rename = "p")]
-    pub price_minor: i64,
-    /// The catalog's name for this price.
-    #[serde(rename = "r")]
-    pub version: String,
-}
-
 // === impl Wanted ===
 
 impl Wanted {
@@ -156,13 +129,19 @@ impl Line {
         self.quantity - self.cancelled
     }
 
+    /// How many of them are yet to be shipped.
+    #[must_use]
+    pub fn open(&self) -> i64 {
+        self.kept() - self.shipped
+    }
+
     /// What stock knows the variant by.
     #[must_use]
     pub fn sku(&self) -> &str {
         sku(&self.variant)
     }
 
-    fn totalled(mut self) -> Result<Self, Refusal> {
+    pub(super) fn totalled(mut self) -> Result<Self, Refusal> {
         self.total = self
             .unit_price
             .checked_mul(self.kept())?
@@ -216,57 +195,6 @@ impl Agreement {
     }
 }
 
-// === impl Quote ===
-
-impl Quote {
-    /// Keeps what these lines cost, to be honoured until then.
-    ///
-    /// # Errors
-    /// [`Refusal::CurrencyMismatch`].
-    pub fn of(lines: &[Line], expires_at: OffsetDateTime) -> Result<Self, Refusal> {
-        Ok(Self {
-            currency: currency(lines)?.code().to_owned(),
-            expires: expires_at.unix_timestamp(),
-            lines: lines
-                .iter()
-                .map(|line| Quoted {
-                    variant: line.variant.clone(),
-                    title: line.title.clone(),
-                    quantity: line.quantity,
-                    price_minor: line.unit_price.minor,
-                    version: line.price_version.clone(),
-                })
-                .collect(),
-        })
-    }
-
-    /// The prices that were quoted, one for each line.
-    ///
-    /// # Errors
-    /// [`Refusal::QuoteExpired`] from its end on, [`Refusal::QuoteDiffers`] for other lines.
-    pub fn prices(&self, wanted: &[Wanted], at: OffsetDateTime) -> Result<Vec<Price>, Refusal> {
-        if at.unix_timestamp() >= self.expires {
-            return Err(Refusal::QuoteExpired);
-        }
-        let quoted = self.lines.iter().map(|line| (line.variant.as_str(), line.quantity));
-        let asked = wanted.iter().map(|line| (line.variant.as_str(), line.quantity));
-        if !quoted.eq(asked) {
-            return Err(Refusal::QuoteDiffers);
-        }
-        let currency = Currency::parse(&self.currency)?;
-        Ok(self
-            .lines
-            .iter()
-            .map(|line| Price {
-                variant: line.variant.clone(),
-                title: line.title.clone(),
-                unit: Money::new(line.price_minor, currency),
-                version: line.version.clone(),
-            })
-            .collect())
-    }
-}
-
 impl From<&Line> for Offered {
     fn from(line: &Line) -> Self {
         Self {
@@ -295,6 +223,9 @@ pub fn price(wanted: &[Wanted], prices: &[Price]) -> Result<Vec<Line>, Refusal> 
                 title: price.title.clone(),
                 quantity: wanted.quantity,
                 cancelled: 0,
+                shipped: 0,
+                delivered: 0,
+                returned: 0,
                 unit_price: price.unit,
                 price_version: price.version.clone(),
                 discount: zero,
@@ -371,7 +302,7 @@ fn offer(lines: &[Line]) -> Result<Offer, Refusal> {
 }
 
 /// The one currency of these lines. There is at least one line.
-fn currency(lines: &[Line]) -> Result<Currency, Refusal> {
+pub(super) fn currency(lines: &[Line]) -> Result<Currency, Refusal> {
     let mut currencies = lines.iter().map(|line| line.unit_price.currency);
     let first = currencies.next().ok_or(Refusal::TooLarge)?;
     if currencies.all(|currency| currency == first) {

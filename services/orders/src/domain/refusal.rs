@@ -43,6 +43,15 @@ pub enum Refusal {
     /// The customer may not order.
     #[error("the customer may not order")]
     CustomerInactive,
+    /// The carrier has all of it.
+    #[error("the carrier has all of it: what it delivers can be sent back")]
+    NotCancellable,
+    /// A parcel holds what the order does not have, or is not where it would have to be.
+    #[error("the parcel does not fit the order")]
+    Units,
+    /// Something is still on its way, or owed.
+    #[error("something is still on its way, or owed")]
+    Unfinished,
     /// Confirming needs an authorization of the whole total.
     #[error("the payment does not cover the total")]
     Unpaid,

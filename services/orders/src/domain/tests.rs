@@ -9,7 +9,7 @@ use super::*;
 
 const NOON: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
 const PATIENCE: Duration = Duration::minutes(15);
-const STATES: [State; 7] = [
+const STATES: [State; 8] = [
     State::Pending,
     State::ActionRequired,
     State::Confirmed,
@@ -17,6 +17,7 @@ const STATES: [State; 7] = [
     State::Rejected,
     State::Cancelled,
     State::Expired,
+    State::Completed,
 ];
 
 fn euro(minor: i64) -> Money {
@@ -422,7 +423,221 @@ fn the_state_of_the_money_is_the_first_row_that_holds() {
         (Payment { voided: true, ..none.in_doubt() }, PaymentState::InDoubt),
         (Payment { attempt: Attempt::Open, ..none.authorized(euro(1)) }, PaymentState::Authorized),
     ] {
-        assert_eq!(payment.state(), state, "{payment:?}");
+        assert_eq!(payment.state(euro(10)), state, "{payment:?}");
+    }
+    // Taken, paid back, still to be taken, due.
+    for (captured, refunded, live, due, state) in [
+        (4, 0, 6, 10, PaymentState::PartiallyCaptured),
+        (10, 0, 0, 10, PaymentState::Captured),
+        (10, 0, 0, 6, PaymentState::Overcharged),
+        (10, 4, 0, 6, PaymentState::PartiallyRefunded),
+        (10, 4, 0, 5, PaymentState::Overcharged),
+        (10, 10, 0, 0, PaymentState::Refunded),
+        (0, 0, 10, 10, PaymentState::Authorized),
+    ] {
+        let payment = none.taken(captured, refunded, live);
+        assert_eq!(payment.state(euro(due)), state, "{payment:?} of {due}");
+        let settled = live == 0 && captured - refunded == due;
+        assert_eq!(payment.is_settled(euro(due)), settled, "{payment:?} of {due}");
+    }
+    assert_eq!(none.taken(4, 0, 6).taken_in_doubt().state(euro(10)), PaymentState::InDoubt);
+}
+
+/// Confirmed and paid for.
+fn on_its_way() -> Order {
+    let mut order = placed();
+    order.pay(order.payment.authorized(euro(3_998)), PATIENCE, NOON).unwrap();
+    order.confirm(NOON).unwrap();
+    order
+}
+
+/// The mugs travel in one parcel, the hat in another.
+fn parcel(id: u128) -> Vec<Units> {
+    let (line_id, quantity) = if id == 1 { ("1", 2) } else { ("2", 1) };
+    vec![Units { line_id: line_id.to_owned(), quantity }]
+}
+
+const MUGS: Uuid = Uuid::from_u128(1);
+const HAT: Uuid = Uuid::from_u128(2);
+
+#[test]
+fn an_order_is_completed_once_all_of_it_arrived_and_is_paid_for() {
+    let mut order = on_its_way();
+    let mut told = Vec::new();
+    for next in [
+        Step::Ship(1),
+        Step::Charge(1),
+        Step::Ship(2),
+        Step::Deliver(1),
+        Step::Charge(2),
+        Step::Deliver(2),
+    ] {
+        assert_eq!(order.complete(NOON), Err(Refusal::Unfinished), "before {next:?}");
+        let events = step(&mut order, next).unwrap();
+        assert_eq!(events.len(), 1, "{next:?}");
+        told.push((order.fulfillment_state(), order.payment_state()));
+    }
+    use FulfillmentState::{Delivered, PartiallyDelivered, PartiallyShipped, Shipped};
+    use PaymentState::{Authorized, Captured, PartiallyCaptured};
+    assert_eq!(
+        told,
+        [
+            (PartiallyShipped, Authorized),
+            (PartiallyShipped, PartiallyCaptured),
+            (Shipped, PartiallyCaptured),
+            (PartiallyDelivered, PartiallyCaptured),
+            (PartiallyDelivered, Captured),
+            (Delivered, Captured),
+        ]
+    );
+    assert_eq!(order.complete(NOON), Ok(vec![Event::Completed]));
+    assert_eq!(order.state, State::Completed);
+}
+
+#[test]
+fn what_is_lost_on_its_way_is_cancelled_and_owed_until_it_is_paid_back() {
+    let mut order = on_its_way();
+    for next in [Step::Ship(1), Step::Charge(1), Step::Ship(2), Step::Charge(2)] {
+        step(&mut order, next).unwrap();
+    }
+    let events = order.lose(MUGS, Cause::Lost, NOON).unwrap();
+    assert_eq!(
+        events,
+        [
+            Event::LineCancelled(Cause::Lost, parcel(1)),
+            Event::PaymentChanged(PaymentState::Captured),
+        ]
+    );
+    assert_eq!(order.totals.total, euro(2_000));
+    assert_eq!((order.lines[0].cancelled, order.lines[0].shipped), (2, 0));
+    assert_eq!(order.payment_state(), PaymentState::Overcharged);
+    step(&mut order, Step::Deliver(2)).unwrap();
+    assert_eq!(order.complete(NOON), Err(Refusal::Unfinished));
+    step(&mut order, Step::Refund(1)).unwrap();
+    assert_eq!(order.payment_state(), PaymentState::PartiallyRefunded);
+    assert_eq!(step(&mut order, Step::Refund(1)), Err(Refusal::Units), "once");
+    order.complete(NOON).unwrap();
+}
+
+#[test]
+fn an_order_of_which_everything_came_back_is_completed_and_refunded() {
+    let mut order = on_its_way();
+    for next in [Step::Ship(1), Step::Charge(1), Step::Ship(2), Step::Charge(2)] {
+        step(&mut order, next).unwrap();
+    }
+    for id in [MUGS, HAT] {
+        order.lose(id, Cause::Returned, NOON).unwrap();
+    }
+    assert_eq!(order.fulfillment_state(), FulfillmentState::Unfulfilled);
+    step(&mut order, Step::Refund(1)).unwrap();
+    step(&mut order, Step::Refund(2)).unwrap();
+    order.complete(NOON).unwrap();
+    assert_eq!(order.payment_state(), PaymentState::Refunded);
+    assert_eq!(order.totals.total, euro(0));
+}
+
+#[test]
+fn what_never_left_is_cancelled_and_the_rest_goes_on() {
+    let mut order = on_its_way();
+    step(&mut order, Step::Ship(2)).unwrap();
+    let events = order.call_off(MUGS, parcel(1), NOON).unwrap();
+    assert_eq!(
+        events,
+        [
+            Event::LineCancelled(Cause::CalledOff, parcel(1)),
+            Event::FulfillmentChanged(FulfillmentState::PartiallyShipped),
+        ]
+    );
+    assert_eq!(order.fulfillment_state(), FulfillmentState::Shipped);
+    for next in [Step::Charge(2), Step::Deliver(2), Step::Release, Step::Complete] {
+        step(&mut order, next).unwrap();
+    }
+    assert_eq!(order.payment.captured_minor, 2_000);
+}
+
+#[test]
+fn goods_move_only_while_the_order_is_confirmed() {
+    for from in STATES.into_iter().filter(|state| *state != State::Confirmed) {
+        for next in [
+            Step::Ship(1),
+            Step::Charge(1),
+            Step::Deliver(1),
+            Step::Lose(1),
+            Step::CallOff(1),
+            Step::Refund(1),
+            Step::Complete,
+        ] {
+            let mut order = order(from);
+            let before = order.clone();
+            assert_eq!(step(&mut order, next), Err(Refusal::State(from)), "{next:?}");
+            assert_eq!(order, before, "{next:?}");
+        }
+    }
+}
+
+#[test]
+fn a_parcel_goes_one_way_and_holds_no_more_than_is_open() {
+    let mut order = on_its_way();
+    for next in [Step::Deliver(1), Step::Lose(1), Step::Charge(1), Step::Refund(1)] {
+        assert_eq!(step(&mut order, next), Err(Refusal::Units), "before it left: {next:?}");
+    }
+    let twice = [parcel(1), parcel(1)].concat();
+    let before = order.clone();
+    assert_eq!(order.ship(MUGS, twice, NOON), Err(Refusal::Units));
+    assert_eq!(order, before, "a refusal changes nothing");
+    step(&mut order, Step::Ship(1)).unwrap();
+    assert_eq!(step(&mut order, Step::Ship(1)), Err(Refusal::Units));
+    assert_eq!(step(&mut order, Step::CallOff(1)), Err(Refusal::Units));
+    step(&mut order, Step::Deliver(1)).unwrap();
+    assert_eq!(step(&mut order, Step::Lose(1)), Err(Refusal::Units));
+}
+
+#[test]
+fn a_cancellation_is_lost_to_the_carrier_and_not_begun_if_it_has_everything() {
+    let mut order = on_its_way();
+    step(&mut order, Step::Ship(1)).unwrap();
+    order.cancel(by_customer(), NOON).unwrap();
+    assert_eq!(order.lose_cancel(NOON), Ok(vec![Event::CancelLost]));
+    assert_eq!(order.state, State::Confirmed);
+    step(&mut order, Step::Ship(2)).unwrap();
+    assert_eq!(order.cancel(by_customer(), NOON), Err(Refusal::NotCancellable));
+    // One that was never confirmed has nothing to go back to.
+    let mut pending = placed();
+    pending.cancel(by_customer(), NOON).unwrap();
+    assert_eq!(pending.lose_cancel(NOON), Err(Refusal::State(State::Cancelling)));
+}
+
+#[test]
+fn the_state_of_the_goods_is_the_first_row_that_holds() {
+    use FulfillmentState::{
+        Delivered, PartiallyDelivered, PartiallyReturned, PartiallyShipped, Returned, Shipped,
+        Unfulfilled,
+    };
+    // Of three: cancelled, shipped, delivered, returned.
+    for (cancelled, shipped, delivered, returned, state) in [
+        (0, 0, 0, 0, Unfulfilled),
+        (3, 0, 0, 0, Unfulfilled),
+        (0, 1, 0, 0, PartiallyShipped),
+        (0, 3, 0, 0, Shipped),
+        (2, 1, 0, 0, Shipped),
+        (0, 3, 1, 0, PartiallyDelivered),
+        (0, 3, 3, 0, Delivered),
+        (1, 2, 2, 0, Delivered),
+        (0, 3, 3, 1, PartiallyReturned),
+        (0, 3, 2, 2, PartiallyReturned),
+        (0, 3, 3, 3, Returned),
+        (1, 2, 2, 2, Returned),
+    ] {
+        let mut order = placed();
+        order.lines.truncate(1);
+        let line = &mut order.lines[0];
+        (line.quantity, line.cancelled) = (3, cancelled);
+        (line.shipped, line.delivered, line.returned) = (shipped, delivered, returned);
+        assert_eq!(
+            order.fulfillment_state(),
+            state,
+            "{cancelled} {shipped} {delivered} {returned}"
+        );
     }
 }
 
@@ -442,6 +657,15 @@ enum Step {
     Confirm,
     Cancel,
     End,
+    Ship(u128),
+    Charge(u128),
+    Deliver(u128),
+    Lose(u128),
+    CallOff(u128),
+    Refund(u128),
+    Release,
+    LoseCancel,
+    Complete,
 }
 
 fn step(order: &mut Order, step: Step) -> Moved {
@@ -459,6 +683,29 @@ fn step(order: &mut Order, step: Step) -> Moved {
         Step::Confirm => order.confirm(NOON),
         Step::Cancel => order.cancel(by_customer(), NOON),
         Step::End => order.end(timed_out(), NOON),
+        Step::Ship(id) => order.ship(Uuid::from_u128(id), parcel(id), NOON),
+        Step::Charge(id) => {
+            let price = order.price_of(&parcel(id)).unwrap().minor;
+            let paid = order.payment;
+            let left = (paid.authorized_minor - price).max(0);
+            let taken = paid.taken(paid.captured_minor + price, paid.refunded_minor, left);
+            order.charge(Uuid::from_u128(id), taken, NOON)
+        }
+        Step::Deliver(id) => order.deliver(Uuid::from_u128(id), NOON),
+        Step::Lose(id) => order.lose(Uuid::from_u128(id), Cause::Lost, NOON),
+        Step::CallOff(id) => order.call_off(Uuid::from_u128(id), parcel(id), NOON),
+        Step::Refund(id) => {
+            let price = order.price_of(&parcel(id)).unwrap().minor;
+            order.refund(Uuid::from_u128(id), order.payment.refunded_minor + price, NOON)
+        }
+        Step::Release => {
+            let paid = order.payment;
+            let taken = paid.taken(paid.captured_minor, paid.refunded_minor, 0);
+            let left = if paid.captured_minor > 0 { taken } else { paid.void() };
+            order.pay(left, PATIENCE, NOON)
+        }
+        Step::LoseCancel => order.lose_cancel(NOON),
+        Step::Complete => order.complete(NOON),
     }
 }
 
@@ -502,12 +749,16 @@ proptest! {
             prop_oneof![
                 Just(Step::Ask), Just(Step::Accept), Just(Step::Open), Just(Step::Authorize),
                 Just(Step::Doubt), Just(Step::Void), Just(Step::Confirm), Just(Step::Cancel),
-                Just(Step::End),
+                Just(Step::End), Just(Step::Release), Just(Step::LoseCancel), Just(Step::Complete),
+                (1..3_u128).prop_map(Step::Ship), (1..3_u128).prop_map(Step::Charge),
+                (1..3_u128).prop_map(Step::Deliver), (1..3_u128).prop_map(Step::Lose),
+                (1..3_u128).prop_map(Step::CallOff), (1..3_u128).prop_map(Step::Refund),
             ],
-            1..30,
+            1..60,
         ),
+        confirmed in proptest::prelude::any::<bool>(),
     ) {
-        let mut order = placed();
+        let mut order = if confirmed { on_its_way() } else { placed() };
         let mut ended = false;
         for next in steps {
             let before = order.clone();
@@ -515,12 +766,27 @@ proptest! {
                 Err(_) => prop_assert_eq!(&order, &before),
                 Ok(events) => {
                     prop_assert!(!ended, "{:?} after the end", next);
-                    let moved = (before.state, before.payment_state(), &before.lines)
-                        != (order.state, order.payment_state(), &order.lines);
-                    prop_assert_eq!(events.len(), usize::from(moved));
+                    let seen = |order: &Order| {
+                        let paid = (order.payment.captured_minor, order.payment.refunded_minor);
+                        (order.state, order.payment_state(), paid, order.lines.clone())
+                    };
+                    let moved = seen(&before) != seen(&order);
+                    prop_assert_eq!(!events.is_empty(), moved);
                 }
             }
-            ended = matches!(order.state, State::Rejected | State::Cancelled | State::Expired);
+            for line in &order.lines {
+                prop_assert!(line.cancelled >= 0 && line.open() >= 0);
+                prop_assert!(line.shipped >= line.delivered && line.delivered >= line.returned);
+                let total = line.unit_price.minor * line.kept();
+                prop_assert_eq!(line.total.minor, total);
+            }
+            if order.state == State::Completed {
+                let kept = order.payment.captured_minor - order.payment.refunded_minor;
+                prop_assert_eq!(kept, order.totals.total.minor);
+                prop_assert_eq!(order.payment.authorized_minor, 0);
+                prop_assert!(order.lines.iter().all(|line| line.delivered == line.kept()));
+            }
+            ended = order.state.is_end();
         }
     }
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{Orders, Told, encode, finished, key, parse};
 use crate::{
-    domain::{Cancellation, Moved, Order},
+    domain::{Cancellation, Moved, Order, Refusal},
     error::Error,
     events,
     store::{Also, Change, Kept, Stored, WriteError},
@@ -89,8 +89,12 @@ impl Orders {
         let wake: Also<Option<Created>> = Arc::new(move |txn| {
             let (runner, name) = (runner.clone(), name.clone());
             Box::pin(async move {
-                runner.wake(txn, &name).await?;
-                Ok(None)
+                // Its saga found the time over just before: it is being undone, and expires.
+                if runner.wake_forward(txn, &name).await? {
+                    Ok(None)
+                } else {
+                    Err(WriteError::TooLate)
+                }
             })
         });
         let asked = Asked { id, caller, revision, key, at };
@@ -141,6 +145,11 @@ impl Orders {
                     }
                 }
                 Err(WriteError::Changed) => {}
+                Err(WriteError::TooLate) => {
+                    let over =
+                        stored.order.pending.as_ref().map_or(at, |pending| pending.expires_at);
+                    return self.refused(key, Error::Refused(Refusal::TooLate(over)), at).await;
+                }
                 Err(error) => return Err(error.into()),
             }
             tracing::debug!(order.id = %id, "{} moved meanwhile", events::name(&after.order));

@@ -6,8 +6,8 @@ use time::OffsetDateTime;
 
 use crate::{
     domain::{
-        Address, Ask, CancelReason, FulfillmentState, Line, Offer, PaymentState, PendingAction,
-        RejectReason, Rejection, State, StockPolicy, Totals,
+        Address, Ask, CancelReason, Cause, FulfillmentState, Line, Offer, PaymentState,
+        PendingAction, RejectReason, Rejection, State, StockPolicy, Totals, Units,
     },
     store::{Entry, Stored},
 };
@@ -54,6 +54,9 @@ pub fn line(line: &Line) -> api::OrderLine {
         tax: Some(money(line.tax)),
         total: Some(money(line.total)),
         cancelled: quantity(line.cancelled),
+        shipped: quantity(line.shipped),
+        delivered: quantity(line.delivered),
+        returned: quantity(line.returned),
     }
 }
 
@@ -121,6 +124,7 @@ pub fn entry(entry: &Entry) -> api::OrderEvent {
         actor: entry.actor.clone(),
         state: state(entry.state).into(),
         payment_state: payment_state(entry.payment_state).into(),
+        fulfillment_state: fulfillment_state(entry.fulfillment_state).into(),
         note: entry.note.clone(),
     }
 }
@@ -151,6 +155,7 @@ pub fn state(state: State) -> api::order::State {
         State::Rejected => api::order::State::Rejected,
         State::Cancelled => api::order::State::Cancelled,
         State::Expired => api::order::State::Expired,
+        State::Completed => api::order::State::Completed,
     }
 }
 
@@ -164,6 +169,11 @@ pub fn payment_state(state: PaymentState) -> api::order::PaymentState {
         PaymentState::InDoubt => api::order::PaymentState::InDoubt,
         PaymentState::Voided => api::order::PaymentState::Voided,
         PaymentState::Failed => api::order::PaymentState::Failed,
+        PaymentState::PartiallyCaptured => api::order::PaymentState::PartiallyCaptured,
+        PaymentState::Captured => api::order::PaymentState::Captured,
+        PaymentState::PartiallyRefunded => api::order::PaymentState::PartiallyRefunded,
+        PaymentState::Refunded => api::order::PaymentState::Refunded,
+        PaymentState::Overcharged => api::order::PaymentState::Overcharged,
     }
 }
 
@@ -174,6 +184,7 @@ pub fn cancel_reason(reason: CancelReason) -> api::CancelReason {
         CancelReason::CustomerRequest => api::CancelReason::CustomerRequest,
         CancelReason::Duplicate => api::CancelReason::Duplicate,
         CancelReason::Fraud => api::CancelReason::Fraud,
+        CancelReason::NotShippable => api::CancelReason::NotShippable,
     }
 }
 
@@ -191,9 +202,38 @@ pub fn reject_reason(reason: RejectReason) -> api::Reason {
     }
 }
 
-fn fulfillment_state(state: FulfillmentState) -> api::order::FulfillmentState {
+/// The state of its goods.
+#[must_use]
+pub fn fulfillment_state(state: FulfillmentState) -> api::order::FulfillmentState {
+    use api::order::FulfillmentState as Told;
     match state {
-        FulfillmentState::Unfulfilled => api::order::FulfillmentState::Unfulfilled,
+        FulfillmentState::Unfulfilled => Told::Unfulfilled,
+        FulfillmentState::PartiallyShipped => Told::PartiallyShipped,
+        FulfillmentState::Shipped => Told::Shipped,
+        FulfillmentState::PartiallyDelivered => Told::PartiallyDelivered,
+        FulfillmentState::Delivered => Told::Delivered,
+        FulfillmentState::PartiallyReturned => Told::PartiallyReturned,
+        FulfillmentState::Returned => Told::Returned,
+    }
+}
+
+/// Units that will not be delivered.
+#[must_use]
+pub fn units(units: &Units) -> api::order_line_cancelled::Units {
+    api::order_line_cancelled::Units {
+        line_id: units.line_id.clone(),
+        quantity: quantity(units.quantity),
+    }
+}
+
+/// Why they will not.
+#[must_use]
+pub fn cause(cause: Cause) -> api::order_line_cancelled::Cause {
+    use api::order_line_cancelled::Cause as Told;
+    match cause {
+        Cause::CalledOff => Told::CalledOff,
+        Cause::Lost => Told::Lost,
+        Cause::Returned => Told::Returned,
     }
 }
 
@@ -204,7 +244,9 @@ fn stock_policy(policy: StockPolicy) -> api::StockPolicy {
     }
 }
 
-fn address(address: &Address) -> google::PostalAddress {
+/// An address.
+#[must_use]
+pub fn address(address: &Address) -> google::PostalAddress {
     let address = address.clone();
     google::PostalAddress {
         revision: 0,

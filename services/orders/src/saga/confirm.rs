@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use mesh::{
     Within as _, clock,
-    saga::{Outcome, TIMED_OUT},
+    saga::{Outcome, TIMED_OUT, Why},
 };
-use proto::inventory::v1::{GetReservationRequest, reservation::State};
+use proto::inventory::v1::{GetReservationRequest, Reservation, reservation::State};
 
-use super::{Fulfilment, Step, merged, name, no, unsure};
+use super::{Fulfilment, Step, merged, name, no, stock::wanted, unsure};
 use crate::{
     domain::{Ask, Offer, Order, RejectReason},
     saga::Unpriced,
@@ -24,7 +24,7 @@ impl Fulfilment {
 
     async fn try_to_confirm(&self) -> Step {
         let stored = self.going_on().await?;
-        let (held, offer) = tokio::join!(self.held(), self.offer(&stored.order));
+        let (held, offer) = tokio::join!(self.held(&stored.order), self.offer(&stored.order));
         held?;
         match offer? {
             None => {}
@@ -44,12 +44,18 @@ impl Fulfilment {
         Ok(Outcome::Done { reply: Vec::new(), effect })
     }
 
-    /// Asks whether the stock is still held.
-    async fn held(&self) -> Result<(), Outcome> {
+    /// Asks whether the stock is still held: so much of each line, and no more. A hold that was
+    /// asked for before the customer agreed to less may have come late, and been the first.
+    async fn held(&self, order: &Order) -> Result<(), Outcome> {
         let request = GetReservationRequest { name: name("reservations", self.order_id()) };
         let answer = self.peers.inventory.clone().get_reservation(request.within(CALL)).await?;
-        match answer.into_inner().state() {
-            State::Held => Ok(()),
+        let reservation = answer.into_inner();
+        match reservation.state() {
+            State::Held if is_as_ordered(&reservation, order) => Ok(()),
+            State::Held => {
+                let why = Why::new("NOT_FULFILLABLE", "other quantities are held than are ordered");
+                Err(Outcome::No { why, alert: true })
+            }
             State::Unspecified
             | State::Committed
             | State::Fulfilled
@@ -79,4 +85,14 @@ impl Fulfilment {
         let Ok(micros) = <[u8; 8]>::try_from(reply) else { return false };
         clock::now() - clock::from_micros(i64::from_be_bytes(micros)) < self.patience.price_fresh
     }
+}
+
+fn is_as_ordered(held: &Reservation, order: &Order) -> bool {
+    let mut wanted = wanted(order);
+    wanted.retain(|line| line.quantity > 0);
+    held.lines.len() == wanted.len()
+        && wanted.iter().all(|wanted| {
+            let found = held.lines.iter().find(|line| line.line_id == wanted.line_id);
+            found.is_some_and(|line| line.quantity == wanted.quantity)
+        })
 }

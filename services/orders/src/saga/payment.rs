@@ -9,10 +9,11 @@ use mesh::{
     status,
 };
 use proto::payments::v1::{
-    AuthorizePaymentRequest, CreatePaymentRequest, Payment, VoidPaymentRequest, payment::State,
+    AuthorizePaymentRequest, CreatePaymentRequest, GetPaymentRequest, Payment, VoidPaymentRequest,
+    payment::State,
 };
 use time::OffsetDateTime;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{Fulfilment, Step, amount, growing, merged, name, no, order_name, unsure};
 use crate::{
@@ -44,14 +45,15 @@ impl Fulfilment {
         }
         let asked_before = order.pending.is_some() || order.payment.attempt != Attempt::Open;
         let mut priced_at = None;
-        if self.run.attempt <= 1 && !asked_before {
+        if !asked_before {
             // The last moment at which the customer can agree to another price: from here on
             // money is set aside.
             priced_at = Some(self.priced(&stored).await?);
         }
         if !asked_before {
             let request = create(order, self.command());
-            self.peers.payments.clone().create_payment(request.within(CALL)).await?;
+            let created = self.peers.payments.clone().create_payment(request.within(CALL)).await;
+            created.map_err(|status| other_amount(order, status))?;
         }
         let request = AuthorizePaymentRequest {
             name: name("payments", order.id),
@@ -75,7 +77,11 @@ impl Fulfilment {
         let (order, at) = (&stored.order, clock::now());
         let patience = self.patience.to_confirm();
         match payment.state() {
-            State::Authorized | State::PartiallyCaptured | State::Captured => {
+            State::Authorized
+            | State::PartiallyCaptured
+            | State::Captured
+            | State::PartiallyRefunded
+            | State::Refunded => {
                 let total = authorized_amount(payment)?;
                 let pay =
                     |order: &mut Order| order.pay(order.payment.authorized(total), patience, at);
@@ -139,6 +145,9 @@ impl Fulfilment {
             Err(Unpriced::Down(_)) if at - order.placed_at < self.patience.price_fresh => {
                 return Ok(order.placed_at);
             }
+            Err(Unpriced::Down(_)) if self.is_noted().await? => {
+                return Ok(OffsetDateTime::UNIX_EPOCH);
+            }
             Err(Unpriced::Down(status)) => {
                 return Err(Outcome::NotSent { why: status.to_string() });
             }
@@ -146,11 +155,24 @@ impl Fulfilment {
         };
         match order.drift(&prices) {
             Ok(None) => Ok(at),
+            // It is noted already, for the amount that the customer agreed to, and a payment is
+            // for one amount: this price is looked at once more before the pivot.
+            Ok(Some(_)) if self.is_noted().await? => Ok(OffsetDateTime::UNIX_EPOCH),
             Ok(Some(offer)) => Err(self.ask(stored, Ask::Price(offer), "prices moved")),
             Err(refusal) => {
                 let why = Why::new("NOT_FULFILLABLE", refusal.to_string());
                 Err(Outcome::No { why, alert: true })
             }
+        }
+    }
+
+    /// Whether payments has the payment of this order: this step was tried before.
+    async fn is_noted(&self) -> Result<bool, Outcome> {
+        let request = GetPaymentRequest { name: name("payments", self.order_id()) };
+        match self.peers.payments.clone().get_payment(request.within(CALL)).await {
+            Ok(_payment) => Ok(true),
+            Err(status) if status.code() == Code::NotFound => Ok(false),
+            Err(status) => Err(status.into()),
         }
     }
 
@@ -187,6 +209,8 @@ impl Fulfilment {
             | State::Authorized
             | State::PartiallyCaptured
             | State::Captured
+            | State::PartiallyRefunded
+            | State::Refunded
             | State::Unspecified => {
                 self.moved(&stored, at, |order| order.pay(order.payment.void(), patience, at))?
             }
@@ -208,6 +232,15 @@ fn create(order: &Order, command: Option<proto::saga::v1::Command>) -> CreatePay
         request_id: String::new(),
         command,
     }
+}
+
+/// A payment for another amount was noted late, after its order was revised.
+fn other_amount(order: &Order, status: Status) -> Outcome {
+    if status.code() == Code::AlreadyExists {
+        let total = order.totals.total.to_string();
+        return no(RejectReason::PriceChanged, &[("current_total", total)]);
+    }
+    status.into()
 }
 
 fn authorized_amount(payment: &Payment) -> Result<Money, Outcome> {

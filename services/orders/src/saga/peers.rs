@@ -15,6 +15,7 @@ use proto::{
     catalog::v1::{BatchGetVariantsRequest, Variant, catalog_service_client::CatalogServiceClient},
     inventory::v1::{BatchGetStocksRequest, inventory_service_client::InventoryServiceClient},
     payments::v1::payments_service_client::PaymentsServiceClient,
+    shipping::v1::shipping_service_client::ShippingServiceClient,
     users::v1::{CheckCustomerRequest, users_service_client::UsersServiceClient},
 };
 use tonic::{Code, Status};
@@ -28,6 +29,7 @@ pub struct Peers {
     pub(crate) users: UsersServiceClient<Channel>,
     pub(crate) inventory: InventoryServiceClient<Channel>,
     pub(crate) payments: PaymentsServiceClient<Channel>,
+    pub(crate) shipping: ShippingServiceClient<Channel>,
 }
 
 /// What users says of a customer.
@@ -39,6 +41,15 @@ pub struct Customer {
     pub active: bool,
     /// Up to which total.
     pub limit: Option<Money>,
+}
+
+/// Why users said nothing of a customer that can be gone by.
+#[derive(Debug)]
+pub enum Unheard {
+    /// It did not answer.
+    Failed(Box<Status>),
+    /// It answered what it must not.
+    Nonsense(String),
 }
 
 /// Why there are no prices.
@@ -64,6 +75,7 @@ impl Peers {
             users: UsersServiceClient::new(channel("users")),
             inventory: InventoryServiceClient::new(channel("inventory")),
             payments: PaymentsServiceClient::new(channel("payments")),
+            shipping: ShippingServiceClient::new(channel("shipping")),
         }
     }
 
@@ -86,18 +98,22 @@ impl Peers {
     /// What users says of a customer; `None` if there is no such user.
     ///
     /// # Errors
-    /// The call failed.
-    pub async fn customer(&self, name: &str) -> Result<Option<Customer>, Status> {
+    /// [`Unheard`].
+    pub async fn customer(&self, name: &str) -> Result<Option<Customer>, Unheard> {
         let request = CheckCustomerRequest { name: name.to_owned() };
         let answer = self.users.clone().check_customer(request.within(READ)).await;
         let found = match answer {
             Ok(found) => found.into_inner(),
             Err(status) if status.code() == Code::NotFound => return Ok(None),
-            Err(status) => return Err(status),
+            Err(status) => return Err(Unheard::Failed(Box::new(status))),
         };
-        let limit = found.order_limit.and_then(|limit| {
-            Money::from_parts(&limit.currency_code, limit.units, limit.nanos).ok()
-        });
+        // A limit that cannot be read is still one: nobody orders past it.
+        let limit = found
+            .order_limit
+            .map(|limit| Money::from_parts(&limit.currency_code, limit.units, limit.nanos));
+        let limit = limit
+            .transpose()
+            .map_err(|error| Unheard::Nonsense(format!("the limit of {name}: {error}")))?;
         Ok(Some(Customer { email: found.email, active: found.active, limit }))
     }
 
@@ -109,8 +125,8 @@ impl Peers {
     ) -> Option<Option<Customer>> {
         match tokio::time::timeout(timeout, self.customer(name)).await {
             Ok(Ok(found)) => Some(found),
-            Ok(Err(status)) => {
-                tracing::info!(code = ?status.code(), "users did not say: the saga will ask");
+            Ok(Err(unheard)) => {
+                tracing::info!(?unheard, "users did not say: the saga will ask");
                 None
             }
             Err(_late) => None,

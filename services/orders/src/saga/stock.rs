@@ -9,7 +9,7 @@ use proto::inventory::v1::{
 };
 use tonic::{Code, Status};
 
-use super::{Fulfilment, Step, merged, name, no, order_name};
+use super::{Fulfilment, Step, Unheard, merged, name, no, order_name, plan::plan, unsure};
 use crate::{
     domain::{self, Ask, Offer, Order, Refusal, RejectReason, StockPolicy},
     store::Stored,
@@ -44,16 +44,24 @@ impl Fulfilment {
             command: self.command(),
         };
         let committed = self.peers.inventory.clone().commit_reservation(request.within(CALL)).await;
-        match committed {
-            Ok(_reservation) => Outcome::done(),
-            Err(status) => status.into(),
+        let reservation = match committed {
+            Ok(reservation) => reservation.into_inner(),
+            Err(status) => return status.into(),
+        };
+        let planned = plan(self.order_id(), &reservation);
+        match planned.map(|planned| serde_json::to_vec(&planned)) {
+            Some(Ok(planned)) => Outcome::done().keep(planned),
+            Some(Err(error)) => unsure(&error.to_string()),
+            None => unsure("inventory does not say where the goods are"),
         }
     }
 
     async fn try_to_hold(&self) -> Step {
         let mut stored = self.going_on().await?;
+        let mut found = String::new();
         if stored.order.customer_email.is_empty() {
-            stored.order.customer_email = self.checked_customer(&stored.order).await?;
+            found = self.checked_customer(&stored.order).await?;
+            stored.order.customer_email.clone_from(&found);
         }
         let request = CreateReservationRequest {
             reservation: Some(Reservation {
@@ -75,7 +83,7 @@ impl Fulfilment {
                     }
                     order.pay(order.payment.open(), self.patience.to_confirm(), at)
                 })?;
-                Ok(Outcome::Done { reply: Vec::new(), effect })
+                Ok(Outcome::Done { reply: found.into_bytes(), effect })
             }
             Err(status) if is_short(&status) => self.short(&stored, &status).await,
             Err(status) => Err(status.into()),
@@ -84,8 +92,11 @@ impl Fulfilment {
 
     /// users could not be asked when the order was placed.
     async fn checked_customer(&self, order: &Order) -> Result<String, Outcome> {
-        let Some(customer) = self.peers.customer(&order.customer).await? else {
-            return Err(no(RejectReason::CustomerInactive, &[]));
+        let customer = match self.peers.customer(&order.customer).await {
+            Ok(Some(customer)) => customer,
+            Ok(None) => return Err(no(RejectReason::CustomerInactive, &[])),
+            Err(Unheard::Failed(status)) => return Err((*status).into()),
+            Err(Unheard::Nonsense(problem)) => return Err(unsure(&problem)),
         };
         match domain::may_order(customer.active, customer.limit, order.totals.total) {
             Ok(()) => Ok(customer.email),
@@ -126,7 +137,7 @@ impl Fulfilment {
     }
 }
 
-fn wanted(order: &Order) -> Vec<reservation::Line> {
+pub(super) fn wanted(order: &Order) -> Vec<reservation::Line> {
     let kept = order.lines.iter().filter(|line| line.kept() > 0);
     kept.map(|line| reservation::Line {
         line_id: line.id.clone(),

@@ -81,7 +81,8 @@ impl Store {
     /// # Errors
     /// [`Failure`] of the database.
     pub async fn events(&self, id: Uuid, after: i64, size: u64) -> Result<Vec<Entry>, Failure> {
-        let sql = "SELECT revision, type AS kind, at, actor, state, payment_state, note \
+        let sql = "SELECT revision, type AS kind, at, actor, state, payment_state, \
+                   fulfillment_state, note \
                    FROM order_event WHERE order_id = $1 AND revision > $2 \
                    ORDER BY revision LIMIT $3";
         let limit = i64::try_from(size).unwrap_or(i64::MAX);

@@ -23,6 +23,8 @@ pub(super) struct OrderRow {
     state: String,
     payment_attempt: String,
     authorized_minor: i64,
+    captured_minor: i64,
+    refunded_minor: i64,
     payment_voided: bool,
     currency: String,
     items_minor: i64,
@@ -35,6 +37,7 @@ pub(super) struct OrderRow {
     ship_to: Option<String>,
     rejection: Option<String>,
     pending: Option<String>,
+    parcels: Option<String>,
     payment_method: String,
     stock_policy: String,
     confirm_by: i64,
@@ -57,6 +60,9 @@ pub(super) struct LineRow {
     total_minor: i64,
     ordered: i64,
     cancelled: i64,
+    shipped: i64,
+    delivered: i64,
+    returned: i64,
 }
 
 #[derive(FromQueryResult)]
@@ -67,6 +73,7 @@ pub(super) struct EventRow {
     actor: String,
     state: String,
     payment_state: String,
+    fulfillment_state: String,
     note: String,
 }
 
@@ -118,6 +125,8 @@ impl OrderRow {
             payment: Payment {
                 attempt: read_attempt(&self.payment_attempt)?,
                 authorized_minor: self.authorized_minor,
+                captured_minor: self.captured_minor,
+                refunded_minor: self.refunded_minor,
                 voided: self.payment_voided,
             },
             lines: lines.into_iter().map(|line| line.line(currency)).collect(),
@@ -139,6 +148,7 @@ impl OrderRow {
             placed_at: clock::from_micros(self.placed_at),
             updated_at: clock::from_micros(self.updated_at),
             confirmed_at: self.confirmed_at.map(clock::from_micros),
+            parcels: self.parcels.as_deref().map(read_json).transpose()?.unwrap_or_default(),
         };
         Ok(Stored { order, revision: self.revision })
     }
@@ -155,6 +165,9 @@ impl LineRow {
             title: self.title,
             quantity: self.ordered,
             cancelled: self.cancelled,
+            shipped: self.shipped,
+            delivered: self.delivered,
+            returned: self.returned,
             unit_price: money(self.unit_price_minor),
             price_version: self.price_version,
             discount: money(self.discount_minor),
@@ -177,6 +190,7 @@ impl TryFrom<EventRow> for Entry {
             actor: row.actor,
             state: read_state(&row.state)?,
             payment_state: read_payment_state(&row.payment_state)?,
+            fulfillment_state: read_fulfillment_state(&row.fulfillment_state)?,
             note: row.note,
         })
     }
@@ -254,12 +268,11 @@ pub(super) fn payment_state(state: PaymentState) -> &'static str {
         PaymentState::InDoubt => "IN_DOUBT",
         PaymentState::Voided => "VOIDED",
         PaymentState::Failed => "FAILED",
-    }
-}
-
-pub(super) fn fulfillment_state(state: FulfillmentState) -> &'static str {
-    match state {
-        FulfillmentState::Unfulfilled => "UNFULFILLED",
+        PaymentState::PartiallyCaptured => "PARTIALLY_CAPTURED",
+        PaymentState::Captured => "CAPTURED",
+        PaymentState::PartiallyRefunded => "PARTIALLY_REFUNDED",
+        PaymentState::Refunded => "REFUNDED",
+        PaymentState::Overcharged => "OVERCHARGED",
     }
 }
 
@@ -285,6 +298,7 @@ pub(super) fn cancel_reason(reason: CancelReason) -> &'static str {
         CancelReason::CustomerRequest => "CUSTOMER_REQUEST",
         CancelReason::Duplicate => "DUPLICATE",
         CancelReason::Fraud => "FRAUD",
+        CancelReason::NotShippable => "NOT_SHIPPABLE",
     }
 }
 
@@ -297,6 +311,7 @@ fn read_state(text: &str) -> Result<State, Failure> {
         State::Rejected,
         State::Cancelled,
         State::Expired,
+        State::Completed,
     ];
     states.into_iter().find(|state| state.to_string() == text).ok_or_else(|| unreadable(text))
 }
@@ -309,8 +324,26 @@ fn read_payment_state(text: &str) -> Result<PaymentState, Failure> {
         PaymentState::InDoubt,
         PaymentState::Voided,
         PaymentState::Failed,
+        PaymentState::PartiallyCaptured,
+        PaymentState::Captured,
+        PaymentState::PartiallyRefunded,
+        PaymentState::Refunded,
+        PaymentState::Overcharged,
     ];
     states.into_iter().find(|state| payment_state(*state) == text).ok_or_else(|| unreadable(text))
+}
+
+fn read_fulfillment_state(text: &str) -> Result<FulfillmentState, Failure> {
+    let states = [
+        FulfillmentState::Unfulfilled,
+        FulfillmentState::PartiallyShipped,
+        FulfillmentState::Shipped,
+        FulfillmentState::PartiallyDelivered,
+        FulfillmentState::Delivered,
+        FulfillmentState::PartiallyReturned,
+        FulfillmentState::Returned,
+    ];
+    states.into_iter().find(|state| state.to_string() == text).ok_or_else(|| unreadable(text))
 }
 
 fn read_attempt(text: &str) -> Result<Attempt, Failure> {

@@ -49,11 +49,13 @@ pub(super) async fn place(
     values.push(change.revision().into());
     let sql = "INSERT INTO orders (id, customer, request_id, currency, quoted, ship_to, \
                payment_method, stock_policy, placed_at, customer_email, state, payment_state, \
-               fulfillment_state, payment_attempt, authorized_minor, payment_voided, items_minor, \
-               discount_minor, shipping_minor, tax_minor, total_minor, expected_minor, rejection, \
-               pending, confirm_by, updated_at, confirmed_at, revision) \
+               fulfillment_state, payment_attempt, authorized_minor, captured_minor, \
+               refunded_minor, payment_voided, items_minor, discount_minor, shipping_minor, \
+               tax_minor, total_minor, expected_minor, rejection, pending, parcels, confirm_by, \
+               updated_at, confirmed_at, revision) \
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
-               $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28) ON CONFLICT DO NOTHING";
+               $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31) \
+               ON CONFLICT DO NOTHING";
     if execute(txn, WRITE, sql, values).await? == 0 {
         let sql = "SELECT id FROM orders WHERE id = $1";
         let taken: Option<Found> = row(txn, WRITE, sql, vec![order.id.to_string().into()]).await?;
@@ -79,19 +81,37 @@ pub async fn save(txn: &Txn, change: &Change) -> Result<(), WriteError> {
     values.push(change.read.into());
     let sql = "UPDATE orders SET customer_email = $1, state = $2, payment_state = $3, \
                fulfillment_state = $4, payment_attempt = $5, authorized_minor = $6, \
-               payment_voided = $7, items_minor = $8, discount_minor = $9, shipping_minor = $10, \
-               tax_minor = $11, total_minor = $12, expected_minor = $13, rejection = $14, \
-               pending = $15, confirm_by = $16, updated_at = $17, confirmed_at = $18, \
-               revision = $19 WHERE id = $20 AND revision = $21";
+               captured_minor = $7, refunded_minor = $8, payment_voided = $9, items_minor = $10, \
+               discount_minor = $11, shipping_minor = $12, tax_minor = $13, total_minor = $14, \
+               expected_minor = $15, rejection = $16, pending = $17, parcels = $18, \
+               confirm_by = $19, updated_at = $20, confirmed_at = $21, revision = $22 \
+               WHERE id = $23 AND revision = $24";
     if execute(txn, WRITE, sql, values).await? == 0 {
         return Err(WriteError::Changed);
     }
-    if change.events.contains(&Event::Revised) {
+    if change.events.iter().any(touches_lines) {
         for line in &order.lines {
             revise_line(txn, order, line).await?;
         }
     }
     publish(txn, change).await
+}
+
+/// Whether an event leaves other lines behind.
+fn touches_lines(event: &Event) -> bool {
+    match event {
+        Event::Revised | Event::FulfillmentChanged(_) | Event::LineCancelled(..) => true,
+        Event::Created
+        | Event::ActionRequired
+        | Event::PaymentChanged(_)
+        | Event::Confirmed
+        | Event::Rejected
+        | Event::Cancelling(_)
+        | Event::Cancelled
+        | Event::Expired
+        | Event::CancelLost
+        | Event::Completed => false,
+    }
 }
 
 /// What can change about an order, in the order of the columns in [`place`] and [`save`].
@@ -101,9 +121,11 @@ fn mutable(order: &Order) -> Result<Vec<Value>, Failure> {
         order.customer_email.as_str().into(),
         order.state.to_string().into(),
         rows::payment_state(order.payment_state()).into(),
-        rows::fulfillment_state(order.fulfillment_state()).into(),
+        order.fulfillment_state().to_string().into(),
         rows::attempt(order.payment.attempt).into(),
         order.payment.authorized_minor.into(),
+        order.payment.captured_minor.into(),
+        order.payment.refunded_minor.into(),
         order.payment.voided.into(),
         totals.items.minor.into(),
         totals.discount.minor.into(),
@@ -113,6 +135,7 @@ fn mutable(order: &Order) -> Result<Vec<Value>, Failure> {
         order.expected_total.map(|total| total.minor).into(),
         order.rejection.as_ref().map(rows::json).transpose()?.into(),
         order.pending.as_ref().map(rows::pending).transpose()?.into(),
+        Some(&order.parcels).filter(|all| !all.is_empty()).map(rows::json).transpose()?.into(),
         clock::micros(order.confirm_by).into(),
         clock::micros(order.updated_at).into(),
         order.confirmed_at.map(clock::micros).into(),
@@ -151,8 +174,8 @@ async fn insert_lines(txn: &Txn, order: &Order) -> Result<(), Failure> {
 
 async fn revise_line(txn: &Txn, order: &Order, line: &Line) -> Result<(), Failure> {
     let sql = "UPDATE order_line SET unit_price_minor = $1, price_version = $2, \
-               discount_minor = $3, tax_minor = $4, total_minor = $5, cancelled = $6, open = $7 \
-               WHERE order_id = $8 AND number = $9";
+               discount_minor = $3, tax_minor = $4, total_minor = $5, cancelled = $6, open = $7, \
+               shipped = $8, delivered = $9, returned = $10 WHERE order_id = $11 AND number = $12";
     let values = vec![
         line.unit_price.minor.into(),
         line.price_version.as_str().into(),
@@ -160,7 +183,10 @@ async fn revise_line(txn: &Txn, order: &Order, line: &Line) -> Result<(), Failur
         line.tax.minor.into(),
         line.total.minor.into(),
         line.cancelled.into(),
-        line.kept().into(),
+        line.open().into(),
+        line.shipped.into(),
+        line.delivered.into(),
+        line.returned.into(),
         order.id.to_string().into(),
         rows::number(line)?.into(),
     ];
@@ -176,8 +202,8 @@ async fn publish(txn: &Txn, change: &Change) -> Result<(), WriteError> {
     for (seq, event) in (read.saturating_add(1)..).zip(events) {
         let fact = events::published(order, event);
         let sql = "INSERT INTO order_event \
-                   (order_id, revision, type, at, actor, state, payment_state, note) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+                   (order_id, revision, type, at, actor, state, payment_state, \
+                   fulfillment_state, note) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
         let values = vec![
             order.id.to_string().into(),
             seq.into(),
@@ -186,6 +212,7 @@ async fn publish(txn: &Txn, change: &Change) -> Result<(), WriteError> {
             actor.as_str().into(),
             order.state.to_string().into(),
             rows::payment_state(order.payment_state()).into(),
+            order.fulfillment_state().to_string().into(),
             events::note(order, event).into(),
         ];
         execute(txn, "note what happened", sql, values).await?;

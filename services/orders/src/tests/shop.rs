@@ -18,8 +18,9 @@ use proto::{
     catalog::v1::{self as catalog, catalog_service_server},
     google::r#type::Money,
     inventory::v1::{self as inventory, inventory_service_server, reservation},
-    payments::v1::{self as payments, payment, payments_service_server},
+    payments::v1::{self as payments, payment, payments_service_server, refund},
     saga::v1::Command,
+    shipping::v1::{self as shipping, shipment, shipping_service_server},
     users::v1::{self as users, users_service_server},
 };
 use tokio::sync::{Notify, watch};
@@ -33,7 +34,7 @@ use tonic::{
 
 use crate::saga::Peers;
 
-/// All four of them.
+/// All five of them.
 #[derive(Debug)]
 pub struct Shop {
     state: Mutex<State>,
@@ -60,7 +61,29 @@ pub struct State {
     /// How the next authorizations go; `Authorized` once there are no more.
     pub script: VecDeque<Provider>,
     /// Reservations by name.
-    pub reservations: BTreeMap<String, (reservation::State, Vec<(String, i64)>)>,
+    pub reservations: BTreeMap<String, (reservation::State, Vec<reservation::Line>)>,
+    /// Lines beyond the first lie elsewhere.
+    pub scattered: bool,
+    /// Reservations answer that so many more units are held.
+    pub held_too_much: i32,
+    /// An e-mail is told; a limit, if it is to be.
+    pub limit: Option<Money>,
+    /// Shipments by name.
+    pub shipments: BTreeMap<String, shipping::Shipment>,
+    /// Shipping takes nothing for these locations.
+    pub refused: BTreeSet<String>,
+    /// Parts of reservations that were fulfilled, and that were restocked: location and units.
+    pub fulfilled: Vec<(String, i32)>,
+    /// See `fulfilled`.
+    pub restocked: Vec<(String, i32)>,
+    /// What of a refund is answered, in turn; `Succeeded` once there are no more.
+    pub refunds: VecDeque<refund::State>,
+    /// How the next captures go; `Authorized` (well) once there are no more.
+    pub captures: VecDeque<Provider>,
+    /// What is shipped is lost while its money is taken, and nobody hears that it was.
+    pub lost_while_taken: bool,
+    /// Commands that were carried out.
+    commands: BTreeSet<String>,
     /// Payments by name.
     pub payments: BTreeMap<String, Paid>,
     undone: BTreeSet<(String, String)>,
@@ -84,6 +107,8 @@ pub enum Provider {
     Hangs,
     /// It is done, and the answer is lost.
     AnswerLost,
+    /// It does not get there.
+    NeverSent,
 }
 
 /// A payment.
@@ -93,6 +118,12 @@ pub struct Paid {
     pub state: payment::State,
     /// How much.
     pub amount: Money,
+    /// Cents that were taken, and that were given back.
+    pub captured: i64,
+    /// See `captured`.
+    pub refunded: i64,
+    /// Nothing more can be taken.
+    pub closed: bool,
     /// How many authorizations were asked for, by command.
     pub attempts: BTreeSet<String>,
 }
@@ -105,7 +136,7 @@ struct Refused {
     facts: Vec<(&'static str, String)>,
 }
 
-/// One of the four, as the mesh sees it.
+/// One of the five, as the mesh sees it.
 #[derive(Clone)]
 struct Fake<const SERVICE: usize>(Arc<Shop>);
 
@@ -113,6 +144,7 @@ const CATALOG: usize = 0;
 const USERS: usize = 1;
 const INVENTORY: usize = 2;
 const PAYMENTS: usize = 3;
+const SHIPPING: usize = 4;
 
 impl Explain for Refused {
     const DOMAIN: &'static str = "ordermesh.fake.v1";
@@ -141,17 +173,19 @@ impl Shop {
         })
     }
 
-    /// Clients of the four.
+    /// Clients of the five.
     pub fn peers(self: &Arc<Self>) -> Peers {
         let catalog = testing::channel(Routes::new(Fake::<CATALOG>(Arc::clone(self)))).unwrap();
         let users = testing::channel(Routes::new(Fake::<USERS>(Arc::clone(self)))).unwrap();
         let inventory = testing::channel(Routes::new(Fake::<INVENTORY>(Arc::clone(self)))).unwrap();
         let payments = testing::channel(Routes::new(Fake::<PAYMENTS>(Arc::clone(self)))).unwrap();
+        let shipping = testing::channel(Routes::new(Fake::<SHIPPING>(Arc::clone(self)))).unwrap();
         let by_name: BTreeMap<&str, Channel> = [
             ("catalog", catalog),
             ("users", users),
             ("inventory", inventory),
             ("payments", payments),
+            ("shipping", shipping),
         ]
         .into();
         Peers::of(|name| by_name[name].clone())
@@ -222,12 +256,13 @@ impl Shop {
         request: users::CheckCustomerRequest,
     ) -> Result<users::CheckCustomerResponse, Status> {
         self.up("users")?;
+        let state = self.state();
         Ok(users::CheckCustomerResponse {
-            active: !self.state().inactive.contains(&request.name),
+            active: !state.inactive.contains(&request.name),
             name: request.name,
             email: "ada@example.com".to_owned(),
             display_name: "Ada".to_owned(),
-            order_limit: None,
+            order_limit: state.limit.clone(),
         })
     }
 
@@ -259,20 +294,26 @@ impl Shop {
         let name = format!("reservations/{}", request.reservation_id);
         let asked = request.reservation.unwrap_or_default();
         if !state.reservations.contains_key(&name) {
-            let lines: Vec<(String, i64)> = asked
-                .lines
-                .iter()
-                .map(|line| (line.variant.replace("variants/", ""), i64::from(line.quantity)))
-                .collect();
-            for (sku, quantity) in &lines {
-                let available = state.stock.get(sku).copied().unwrap_or_default();
-                if available < *quantity {
-                    let facts = vec![("sku", sku.clone()), ("available", available.to_string())];
+            for line in &asked.lines {
+                let available = state.stock.get(sku(line)).copied().unwrap_or_default();
+                if available < i64::from(line.quantity) {
+                    let facts =
+                        vec![("sku", sku(line).to_owned()), ("available", available.to_string())];
                     return Err(refused(Code::FailedPrecondition, "OUT_OF_STOCK", facts));
                 }
             }
-            for (sku, quantity) in &lines {
-                *state.stock.entry(sku.clone()).or_default() -= quantity;
+            let mut lines = asked.lines;
+            for (number, line) in lines.iter_mut().enumerate() {
+                *state.stock.entry(sku(line).to_owned()).or_default() -= i64::from(line.quantity);
+                let elsewhere = state.scattered && number > 0;
+                let location = if elsewhere { "locations/HAM" } else { "locations/BER" };
+                let quantity = line.quantity;
+                let part = reservation::Allotment {
+                    location: location.to_owned(),
+                    quantity,
+                    ..reservation::Allotment::default()
+                };
+                line.allotments.push(part);
             }
             state.reservations.insert(name.clone(), (reservation::State::Held, lines));
         }
@@ -302,10 +343,148 @@ impl Shop {
         state.undo(request.command.as_ref());
         let released = (reservation::State::Released, Vec::new());
         let before = state.reservations.insert(request.name.clone(), released);
-        for (sku, quantity) in before.map(|(_, lines)| lines).unwrap_or_default() {
-            *state.stock.entry(sku).or_default() += quantity;
+        for line in before.map(|(_, lines)| lines).unwrap_or_default() {
+            *state.stock.entry(sku(&line).to_owned()).or_default() += i64::from(line.quantity);
         }
         Ok(state.reservation(request.name))
+    }
+
+    fn fulfil(
+        &self,
+        request: inventory::FulfillReservationRequest,
+    ) -> Result<inventory::Reservation, Status> {
+        self.note("FulfillReservation");
+        self.up("inventory")?;
+        let mut state = self.state();
+        state.not_undone(request.command.as_ref())?;
+        if state.is_first(request.command.as_ref()) {
+            let parts = request.lines.into_iter().map(|line| (line.location, line.quantity));
+            state.fulfilled.extend(parts);
+        }
+        Ok(state.reservation(request.name))
+    }
+
+    fn restock(
+        &self,
+        request: inventory::RestockReservationRequest,
+    ) -> Result<inventory::Reservation, Status> {
+        self.note("RestockReservation");
+        self.up("inventory")?;
+        let mut state = self.state();
+        if state.is_first(request.command.as_ref()) {
+            let parts = request.lines.into_iter().map(|line| (line.location, line.quantity));
+            state.restocked.extend(parts);
+        }
+        Ok(state.reservation(request.name))
+    }
+
+    fn send(&self, request: shipping::CreateShipmentRequest) -> Result<shipping::Shipment, Status> {
+        self.note("CreateShipment");
+        self.up("shipping")?;
+        let mut state = self.state();
+        state.not_undone(request.command.as_ref())?;
+        let asked = request.shipment.unwrap_or_default();
+        if state.refused.contains(&asked.location) {
+            return Err(refused(Code::FailedPrecondition, "SHIPMENT_STATE", vec![]));
+        }
+        let name = format!("shipments/{}", request.shipment_id);
+        let booked = shipment::State::Booked.into();
+        let asked = shipping::Shipment { name: name.clone(), state: booked, ..asked };
+        Ok(state.shipments.entry(name).or_insert(asked).clone())
+    }
+
+    fn sent(&self, request: shipping::GetShipmentRequest) -> Result<shipping::Shipment, Status> {
+        self.up("shipping")?;
+        let found = self.state().shipments.get(&request.name).cloned();
+        found.ok_or_else(|| refused(Code::NotFound, "NOT_FOUND", vec![]))
+    }
+
+    fn call_back(
+        &self,
+        request: shipping::CancelShipmentRequest,
+    ) -> Result<shipping::Shipment, Status> {
+        self.note("CancelShipment");
+        self.up("shipping")?;
+        let mut state = self.state();
+        state.undo(request.command.as_ref());
+        let name = request.name;
+        let found = state.shipments.entry(name.clone()).or_default();
+        if found.state() >= shipment::State::Dispatched
+            && found.state() < shipment::State::Cancelled
+        {
+            return Err(refused(Code::FailedPrecondition, "SHIPMENT_STATE", vec![]));
+        }
+        found.name = name;
+        found.set_state(shipment::State::Cancelled);
+        Ok(found.clone())
+    }
+
+    /// The shipment from this location goes on.
+    pub fn carry(&self, location: &str, to: shipment::State) {
+        let mut state = self.state();
+        let found = state.shipments.values_mut().find(|it| it.location.ends_with(location));
+        found.expect("a shipment from there").set_state(to);
+    }
+
+    fn capture(
+        &self,
+        request: payments::CapturePaymentRequest,
+    ) -> Result<payments::Payment, Status> {
+        self.note(if request.r#final { "CapturePayment final" } else { "CapturePayment" });
+        self.up("payments")?;
+        let mut state = self.state();
+        let first = state.is_first(request.command.as_ref());
+        let next = state.captures.pop_front().unwrap_or(Provider::Authorized);
+        let paid = state.payments.entry(request.name.clone()).or_default();
+        if next == Provider::InDoubt {
+            paid.state = payment::State::InDoubt;
+            drop(state);
+            let command = request.command.unwrap_or_default();
+            self.state().commands.remove(&format!("{}/{}", command.saga, command.step_key));
+            return Ok(self.state().payment(request.name));
+        }
+        if first && paid.closed {
+            return Err(refused(Code::FailedPrecondition, "PAYMENT_STATE", vec![]));
+        }
+        if first {
+            paid.captured += cents(&request.amount.unwrap_or_default());
+            paid.closed = request.r#final;
+            paid.state = if paid.closed {
+                payment::State::Captured
+            } else {
+                payment::State::PartiallyCaptured
+            };
+        }
+        if std::mem::take(&mut state.lost_while_taken) {
+            for shipment in state.shipments.values_mut() {
+                shipment.set_state(shipment::State::Lost);
+            }
+            return Err(refused(Code::Unavailable, "CONNECTION_LOST", vec![]));
+        }
+        if next == Provider::AnswerLost {
+            return Err(refused(Code::Unavailable, "CONNECTION_LOST", vec![]));
+        }
+        Ok(state.payment(request.name))
+    }
+
+    fn pay_back(&self, request: payments::CreateRefundRequest) -> Result<payments::Refund, Status> {
+        self.note("CreateRefund");
+        self.up("payments")?;
+        let mut state = self.state();
+        let asked = request.refund.unwrap_or_default();
+        if state.is_first(request.command.as_ref()) {
+            let paid = state.payments.entry(asked.payment.clone()).or_default();
+            paid.refunded += cents(&asked.amount.clone().unwrap_or_default());
+        }
+        let told = state.refunds.pop_front().unwrap_or(refund::State::Succeeded).into();
+        let name = format!("refunds/{}", request.refund_id);
+        Ok(payments::Refund { name, state: told, ..asked })
+    }
+
+    fn paid_back(&self, request: payments::GetRefundRequest) -> Result<payments::Refund, Status> {
+        self.up("payments")?;
+        let told = self.state().refunds.pop_front().unwrap_or(refund::State::Succeeded).into();
+        Ok(payments::Refund { name: request.name, state: told, ..payments::Refund::default() })
     }
 
     fn create(&self, request: payments::CreatePaymentRequest) -> Result<payments::Payment, Status> {
@@ -314,6 +493,12 @@ impl Shop {
         state.not_undone(request.command.as_ref())?;
         let name = format!("payments/{}", request.payment_id);
         let asked = request.payment.unwrap_or_default();
+        let known = state.payments.get(&name).is_some_and(|paid| {
+            paid.state != payment::State::Unspecified && Some(&paid.amount) != asked.amount.as_ref()
+        });
+        if known {
+            return Err(refused(Code::AlreadyExists, "ALREADY_EXISTS", vec![]));
+        }
         let paid = state.payments.entry(name.clone()).or_default();
         if paid.state == payment::State::Unspecified {
             paid.state = payment::State::Created;
@@ -340,6 +525,9 @@ impl Shop {
             state.payments.entry(request.name.clone()).or_default().attempts.insert(command);
             state.script.pop_front().unwrap_or(Provider::Authorized)
         };
+        if next == Provider::NeverSent {
+            return Err(refused(Code::Unavailable, "DEPENDENCY_DOWN", vec![]));
+        }
         if next == Provider::Hangs {
             self.gate.notified().await;
         }
@@ -347,7 +535,7 @@ impl Shop {
         let late = state.not_undone(request.command.as_ref());
         let paid = state.payments.entry(request.name.clone()).or_default();
         match next {
-            Provider::Authorized | Provider::Hangs | Provider::AnswerLost => {
+            Provider::Authorized | Provider::Hangs | Provider::AnswerLost | Provider::NeverSent => {
                 // What was voided meanwhile stays so.
                 late?;
                 paid.state = payment::State::Authorized;
@@ -372,7 +560,10 @@ impl Shop {
         let mut state = self.state();
         state.undo(request.command.as_ref());
         let paid = state.payments.entry(request.name.clone()).or_default();
-        if paid.state != payment::State::Failed {
+        paid.closed = true;
+        if paid.captured > 0 {
+            paid.state = payment::State::Captured;
+        } else if paid.state != payment::State::Failed {
             paid.state = payment::State::Voided;
         }
         Ok(state.payment(request.name))
@@ -395,18 +586,40 @@ impl State {
         self.undone.insert((command.saga.clone(), command.step_key.clone()));
     }
 
+    /// Whether a command comes for the first time.
+    fn is_first(&mut self, command: Option<&Command>) -> bool {
+        let command = command.expect("a saga's command");
+        self.commands.insert(format!("{}/{}", command.saga, command.step_key))
+    }
+
     fn reservation(&self, name: String) -> inventory::Reservation {
-        let state = self.reservations.get(&name).map_or(0, |(state, _)| (*state).into());
-        inventory::Reservation { name, state, ..inventory::Reservation::default() }
+        let (state, mut lines) = match self.reservations.get(&name) {
+            Some((state, lines)) => ((*state).into(), lines.clone()),
+            None => (0, Vec::new()),
+        };
+        for line in &mut lines {
+            line.quantity += self.held_too_much;
+        }
+        inventory::Reservation { name, state, lines, ..inventory::Reservation::default() }
     }
 
     fn payment(&self, name: String) -> payments::Payment {
         let paid = self.payments.get(&name).cloned().unwrap_or_default();
-        let authorized = paid.state == payment::State::Authorized;
+        use payment::State::{Authorized, Captured, InDoubt, PartiallyCaptured};
+        let alive = [Authorized, PartiallyCaptured, InDoubt].contains(&paid.state) && !paid.closed;
+        let authorized = match paid.state {
+            _ if alive && paid.state != InDoubt || paid.captured > 0 && alive => {
+                Some(paid.amount.clone())
+            }
+            Captured => Some(euro(paid.captured)),
+            _ => None,
+        };
         payments::Payment {
             name,
             state: paid.state.into(),
-            authorized: authorized.then(|| paid.amount.clone()),
+            authorized,
+            captured: Some(euro(paid.captured)),
+            refunded: Some(euro(paid.refunded)),
             amount: Some(paid.amount),
             action_url: "https://provider.example/act".to_owned(),
             ..payments::Payment::default()
@@ -430,6 +643,10 @@ impl NamedService for Fake<INVENTORY> {
 
 impl NamedService for Fake<PAYMENTS> {
     const NAME: &'static str = payments_service_server::SERVICE_NAME;
+}
+
+impl NamedService for Fake<SHIPPING> {
+    const NAME: &'static str = shipping_service_server::SERVICE_NAME;
 }
 
 impl<const SERVICE: usize> Service<http::Request<Body>> for Fake<SERVICE> {
@@ -465,6 +682,23 @@ async fn serve(shop: Arc<Shop>, request: http::Request<Body>) -> http::Response<
         "CreatePayment" => unary(request, |message| ready(shop.create(message))).await,
         "AuthorizePayment" => unary(request, |message| Arc::clone(&shop).authorize(message)).await,
         "VoidPayment" => unary(request, |message| ready(shop.void(message))).await,
+        "GetPayment" => {
+            let get = |message: payments::GetPaymentRequest| -> Ready<Result<_, Status>> {
+                let state = shop.state();
+                let known = state.payments.contains_key(&message.name);
+                let missing = || refused(Code::NotFound, "NOT_FOUND", vec![]);
+                ready(if known { Ok(state.payment(message.name)) } else { Err(missing()) })
+            };
+            unary(request, get).await
+        }
+        "FulfillReservation" => unary(request, |message| ready(shop.fulfil(message))).await,
+        "RestockReservation" => unary(request, |message| ready(shop.restock(message))).await,
+        "CapturePayment" => unary(request, |message| ready(shop.capture(message))).await,
+        "CreateRefund" => unary(request, |message| ready(shop.pay_back(message))).await,
+        "GetRefund" => unary(request, |message| ready(shop.paid_back(message))).await,
+        "CreateShipment" => unary(request, |message| ready(shop.send(message))).await,
+        "GetShipment" => unary(request, |message| ready(shop.sent(message))).await,
+        "CancelShipment" => unary(request, |message| ready(shop.call_back(message))).await,
         other => panic!("nobody told the fakes about {other}"),
     }
 }
@@ -488,6 +722,14 @@ where
 
 fn refused(code: Code, reason: &'static str, facts: Vec<(&'static str, String)>) -> Status {
     status::of(&Refused { code, reason, facts })
+}
+
+fn sku(line: &reservation::Line) -> &str {
+    line.variant.strip_prefix("variants/").unwrap_or_default()
+}
+
+fn cents(money: &Money) -> i64 {
+    money.units * 100 + i64::from(money.nanos / 10_000_000)
 }
 
 fn euro(cents: i64) -> Money {

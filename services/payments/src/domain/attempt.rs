@@ -27,10 +27,13 @@ pub struct Attempt {
     pub last: bool,
     /// What the customer pays with.
     pub method: Method,
-    /// The provider's name for the authorization that a capture or a void is about.
+    /// The provider's name for the authorization that a capture or a void is about, or for the
+    /// capture that a refund is about.
     pub target: Option<String>,
-    /// The provider's name for the authorization that this attempt made.
+    /// The provider's name for the authorization or the capture that this attempt made.
     pub provider_id: Option<String>,
+    /// The refund that it is a part of.
+    pub refund: Option<Uuid>,
     /// Why it was refused or had no effect.
     pub decline_code: Option<String>,
     /// Whether a refused one may be tried again.
@@ -63,8 +66,10 @@ pub enum Kind {
     Authorize,
     /// To take it.
     Capture,
-    /// To give it back.
+    /// To give it back, not having been taken.
     Void,
+    /// To give it back, having been taken.
+    Refund,
 }
 
 /// How far an attempt has come.
@@ -108,6 +113,7 @@ impl Attempt {
             method: Method::kept(String::new()),
             target: None,
             provider_id: None,
+            refund: None,
             decline_code: None,
             retriable: false,
             action_url: None,
@@ -165,8 +171,8 @@ impl Attempt {
     /// Takes in what became of it; whether that was news.
     ///
     /// # Errors
-    /// [`Refusal::ProviderId`] if a person says that an authorization succeeded and nobody knows
-    /// what the provider calls it: ask the provider for it.
+    /// [`Refusal::ProviderId`] if a person says that an authorization or a capture succeeded and
+    /// nobody knows what the provider calls it: ask the provider for it.
     pub(super) fn take(
         &mut self,
         outcome: &Outcome,
@@ -177,7 +183,8 @@ impl Attempt {
         let Some(next) = self.next(outcome, source) else { return Ok(false) };
         if let Source::Review(evidence) = source {
             let nameless = self.provider_id.is_none() && outcome.provider_id().is_none();
-            if self.kind == Kind::Authorize && next == AttemptState::Succeeded && nameless {
+            let named = matches!(self.kind, Kind::Authorize | Kind::Capture);
+            if named && next == AttemptState::Succeeded && nameless {
                 return Err(Refusal::ProviderId);
             }
             self.evidence = Some(evidence.clone());
@@ -319,6 +326,7 @@ impl fmt::Display for Kind {
             Self::Authorize => "authorize",
             Self::Capture => "capture",
             Self::Void => "void",
+            Self::Refund => "refund",
         })
     }
 }

@@ -24,6 +24,12 @@ pub enum Movement {
     Released,
     /// It is taken.
     Captured,
+    /// It is promised back, having been taken.
+    RefundGranted,
+    /// That promise is taken back: the provider does not pay it.
+    RefundGrantRevoked,
+    /// It is given back, having been taken.
+    Refunded,
 }
 
 /// Where money is.
@@ -37,6 +43,8 @@ pub enum Account {
     Receivable,
     /// With the provider, for good.
     Fees,
+    /// With the provider, ours, and promised to the customer.
+    Payable,
 }
 
 /// Postings that do not sum to 0: a mistake in here, kept out of the ledger.
@@ -90,6 +98,33 @@ pub(super) fn captured(reference: &str, amount: Money, fee: Money) -> Vec<Postin
         reference,
         Movement::Captured,
         &[(Account::Hold, negative(amount)), (Account::Receivable, net), (Account::Fees, fee)],
+    )
+}
+
+/// An amount that was taken is going to be given back.
+pub(super) fn granted(reference: &str, amount: Money) -> Vec<Posting> {
+    post(
+        reference,
+        Movement::RefundGranted,
+        &[(Account::Receivable, negative(amount)), (Account::Payable, amount)],
+    )
+}
+
+/// An amount that was going to be given back is not.
+pub(super) fn revoked(reference: &str, amount: Money) -> Vec<Posting> {
+    post(
+        reference,
+        Movement::RefundGrantRevoked,
+        &[(Account::Payable, negative(amount)), (Account::Receivable, amount)],
+    )
+}
+
+/// An amount that was promised was given back.
+pub(super) fn refunded(reference: &str, amount: Money) -> Vec<Posting> {
+    post(
+        reference,
+        Movement::Refunded,
+        &[(Account::Payable, negative(amount)), (Account::Customer, amount)],
     )
 }
 

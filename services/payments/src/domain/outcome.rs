@@ -9,7 +9,7 @@ use super::AttemptState;
 pub enum Outcome {
     /// The provider did it.
     Succeeded {
-        /// What it calls the authorization.
+        /// What it calls the authorization or the capture.
         provider_id: Option<String>,
         /// When it gives back what it holds.
         expires_at: Option<OffsetDateTime>,
@@ -62,7 +62,7 @@ impl Outcome {
         Self::Succeeded { provider_id, expires_at: None, fee: 0, released: None }
     }
 
-    /// What the provider calls the authorization.
+    /// What the provider calls the authorization or the capture.
     #[must_use]
     pub fn provider_id(&self) -> Option<&str> {
         match self {

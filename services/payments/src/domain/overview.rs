@@ -64,6 +64,10 @@ pub enum State {
     PartiallyCaptured,
     /// Everything was taken that will be.
     Captured,
+    /// A part of what was taken was given back.
+    PartiallyRefunded,
+    /// Everything that was taken was given back.
+    Refunded,
 }
 
 // === impl Payment ===
@@ -75,6 +79,10 @@ impl Payment {
         let doubtful = |attempt: &Attempt| attempt.state.is_doubtful();
         if self.attempts.iter().any(doubtful) {
             return State::InDoubt;
+        }
+        if self.refunded > 0 {
+            let all = self.refunded >= self.captured;
+            return if all { State::Refunded } else { State::PartiallyRefunded };
         }
         match (self.captured > 0, self.held() > 0) {
             (true, true) => return State::PartiallyCaptured,
@@ -135,6 +143,8 @@ impl fmt::Display for State {
             Self::Voided => "VOIDED",
             Self::PartiallyCaptured => "PARTIALLY_CAPTURED",
             Self::Captured => "CAPTURED",
+            Self::PartiallyRefunded => "PARTIALLY_REFUNDED",
+            Self::Refunded => "REFUNDED",
         })
     }
 }

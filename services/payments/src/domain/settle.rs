@@ -33,8 +33,8 @@ impl Payment {
     /// Outcomes are ordered, and the loser of two changes nothing.
     ///
     /// # Errors
-    /// [`Refusal::ProviderId`] if a person says that an authorization succeeded and nobody knows
-    /// what the provider calls it.
+    /// [`Refusal::ProviderId`] if a person says that an authorization or a capture succeeded and
+    /// nobody knows what the provider calls it.
     pub fn apply(&mut self, report: Report, pace: &Pace) -> Result<Change, Refusal> {
         let mut change = Change::default();
         let Some(index) = self.attempts.iter().position(|one| one.id == report.attempt) else {
@@ -52,6 +52,7 @@ impl Payment {
                 Kind::Authorize => self.authorization_became(&attempt, &report, &mut change),
                 Kind::Capture => self.capture_became(&attempt, &report, &mut change),
                 Kind::Void => self.void_became(&attempt, &report, &mut change),
+                Kind::Refund => self.refund_became(&attempt, &report, &mut change, pace),
             }
         }
         if attempt.state.is_doubtful() && !before.is_doubtful() {

@@ -8,13 +8,14 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    domain::{Method, Outcome, Payment, Source},
+    domain::{Method, Outcome, Payment, Refund, Source},
     error::Error,
 };
 
-/// The longest step key, saga id and evidence, in characters.
+/// The longest step key, evidence and reason, in characters.
 const STEP_KEY_MAX: usize = 64;
 const EVIDENCE_MAX: usize = 500;
+const REASON_MAX: usize = 500;
 
 /// A `payments/{uuid}`.
 pub(super) fn name(name: &str) -> Result<Uuid, Error> {
@@ -62,6 +63,38 @@ pub(super) fn payment(
     let method = Method::parse(&payment.payment_method);
     let method = method.map_err(in_field("payment.payment_method"))?;
     Ok(Payment::new(id, payment.order, payment.customer, amount, method, at))
+}
+
+/// The name of a refund.
+pub(super) fn refund_name(name: &str) -> Result<Uuid, Error> {
+    resource::parse_uuid("refunds", name).map_err(in_field("name"))
+}
+
+/// A refund to be, with the payment that it is of; `id` names it if the request does not.
+pub(super) fn refund(
+    request: &api::CreateRefundRequest,
+    saga: String,
+    id: Uuid,
+    at: OffsetDateTime,
+) -> Result<(Uuid, Refund), Error> {
+    let id = match request.refund_id.as_str() {
+        "" => id,
+        given => Uuid::parse_str(given).map_err(in_field("refund_id"))?,
+    };
+    let refund = request.refund.as_ref();
+    let refund = refund.ok_or_else(|| Error::malformed("refund", "must be given"))?;
+    let payment = resource::parse_uuid("payments", &refund.payment);
+    let payment = payment.map_err(in_field("refund.payment"))?;
+    let field = "refund.amount";
+    let amount = refund.amount.as_ref();
+    let amount =
+        self::amount(amount.ok_or_else(|| Error::malformed(field, "must be given"))?, field)?;
+    let reason = refund.reason.trim().to_owned();
+    if reason.is_empty() || reason.chars().count() > REASON_MAX {
+        let problem = format!("must be 1 to {REASON_MAX} characters");
+        return Err(Error::malformed("refund.reason", problem));
+    }
+    Ok((payment, Refund { id, amount, reason, saga, created_at: at }))
 }
 
 /// More than nothing.

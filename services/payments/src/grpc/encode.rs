@@ -5,7 +5,10 @@ use proto::payments::v1 as api;
 use uuid::Uuid;
 
 use crate::{
-    domain::{Account, Attempt, AttemptState, Kind, Movement, Overview, State},
+    domain::{
+        Account, Attempt, AttemptState, Kind, Movement, Overview, RefundOverview, RefundState,
+        State,
+    },
     events::{money, timestamp},
     store::Entry,
 };
@@ -51,6 +54,7 @@ pub(super) fn attempt(payment: Uuid, attempt: &Attempt) -> api::Attempt {
         Kind::Authorize => api::attempt::Kind::Authorize,
         Kind::Capture => api::attempt::Kind::Capture,
         Kind::Void => api::attempt::Kind::Void,
+        Kind::Refund => api::attempt::Kind::Refund,
     };
     api::Attempt {
         name: format!("attempts/{}", attempt.id),
@@ -65,6 +69,28 @@ pub(super) fn attempt(payment: Uuid, attempt: &Attempt) -> api::Attempt {
         retry_time: attempt.next_try_at.map(timestamp),
         evidence: attempt.evidence.clone().unwrap_or_default(),
         create_time: Some(timestamp(attempt.created_at)),
+        refund: attempt.refund.map(|id| format!("refunds/{id}")).unwrap_or_default(),
+    }
+}
+
+/// A refund.
+pub(super) fn refund(shown: &RefundOverview) -> api::Refund {
+    use api::refund::State as Told;
+    let state = match shown.state {
+        RefundState::Pending => Told::Pending,
+        RefundState::Succeeded => Told::Succeeded,
+        RefundState::Failed => Told::Failed,
+    };
+    api::Refund {
+        name: format!("refunds/{}", shown.refund.id),
+        payment: format!("payments/{}", shown.payment),
+        order: shown.order.clone(),
+        amount: Some(money(shown.refund.amount)),
+        reason: shown.refund.reason.clone(),
+        state: state.into(),
+        refunded: Some(money(Money::new(shown.refunded, shown.refund.amount.currency))),
+        decline_code: shown.decline_code.clone().unwrap_or_default(),
+        create_time: Some(timestamp(shown.refund.created_at)),
     }
 }
 
@@ -74,12 +100,16 @@ pub(super) fn entry(entry: &Entry) -> api::LedgerEntry {
         Movement::Authorized => api::ledger_entry::Movement::Authorized,
         Movement::Released => api::ledger_entry::Movement::Released,
         Movement::Captured => api::ledger_entry::Movement::Captured,
+        Movement::RefundGranted => api::ledger_entry::Movement::RefundGranted,
+        Movement::RefundGrantRevoked => api::ledger_entry::Movement::RefundGrantRevoked,
+        Movement::Refunded => api::ledger_entry::Movement::Refunded,
     };
     let account = match entry.posting.account {
         Account::Customer => api::ledger_entry::Account::Customer,
         Account::Hold => api::ledger_entry::Account::Hold,
         Account::Receivable => api::ledger_entry::Account::Receivable,
         Account::Fees => api::ledger_entry::Account::Fees,
+        Account::Payable => api::ledger_entry::Account::Payable,
     };
     api::LedgerEntry {
         name: format!("ledgerEntries/{}", entry.id),
@@ -104,5 +134,7 @@ fn state(state: State) -> api::payment::State {
         State::Voided => Told::Voided,
         State::PartiallyCaptured => Told::PartiallyCaptured,
         State::Captured => Told::Captured,
+        State::PartiallyRefunded => Told::PartiallyRefunded,
+        State::Refunded => Told::Refunded,
     }
 }

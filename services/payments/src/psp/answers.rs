@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::domain::{Entry, Hold, Movement, Refused, Status, is_retriable};
+use super::domain::{Capture, Entry, Hold, Movement, Refused, Status, is_retriable};
 
 /// An authorization, with where its customer goes below `base`.
 #[must_use]
@@ -62,6 +62,28 @@ pub fn void(reference: &str, hold: &Hold, released: i64) -> Value {
     })
 }
 
+/// A refund, or that there is none.
+#[must_use]
+pub fn refund(
+    id: &str,
+    reference: &str,
+    capture: &Capture,
+    minor: i64,
+    decline_code: Option<&str>,
+) -> Value {
+    json!({
+        "id": id,
+        "capture": capture.id,
+        "authorization": capture.hold,
+        "reference": reference,
+        "status": if decline_code.is_some() { "declined" } else { "refunded" },
+        "amount": minor,
+        "currency": capture.amount.currency.code(),
+        "decline_code": decline_code,
+        "retriable": decline_code.is_some_and(is_retriable),
+    })
+}
+
 /// Why a request was not carried out.
 #[must_use]
 pub fn problem(code: &str, message: &str) -> Value {
@@ -72,9 +94,12 @@ pub fn problem(code: &str, message: &str) -> Value {
 #[must_use]
 pub fn refused(refused: Refused) -> (u16, Value) {
     let (status, message) = match refused {
-        Refused::NotFound => (404, "there is no such authorization"),
+        Refused::NotFound => (404, "there is no such authorization or capture"),
         Refused::NotAuthorized => (409, "the authorization is not, or no longer, authorized"),
         Refused::Exceeds => (422, "no more can be taken than is left"),
+        Refused::ExceedsCapture => {
+            (422, "no more can be given back than is left of what was taken")
+        }
         Refused::Expired => (409, "the authorization has expired"),
     };
     (status, problem(&refused.to_string(), message))
@@ -87,6 +112,7 @@ pub fn movement(movement: Movement) -> &'static str {
         Movement::Authorized => "authorized",
         Movement::Captured => "captured",
         Movement::Released => "released",
+        Movement::Refunded => "refunded",
     }
 }
 

@@ -30,6 +30,19 @@ pub struct Hold {
     pub expires_at: OffsetDateTime,
 }
 
+/// Money that was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capture {
+    /// The provider's own name for it.
+    pub id: String,
+    /// Of which authorization.
+    pub hold: String,
+    /// How much.
+    pub amount: Money,
+    /// Minor units of it that were given back.
+    pub refunded: i64,
+}
+
 /// How far an authorization has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -78,14 +91,16 @@ pub enum Movement {
     Authorized,
     /// It was taken.
     Captured,
-    /// It was given back.
+    /// It was given back, not having been taken.
     Released,
+    /// It was given back, having been taken.
+    Refunded,
 }
 
 /// What cannot be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// There is no such authorization.
+    /// There is no such authorization or capture.
     #[error("not_found")]
     NotFound,
     /// It is not, or no longer, authorized.
@@ -94,6 +109,9 @@ pub enum Refused {
     /// More than is left.
     #[error("amount_exceeds_authorization")]
     Exceeds,
+    /// More than was taken and not given back.
+    #[error("amount_exceeds_capture")]
+    ExceedsCapture,
     /// Given back by the passing of time.
     #[error("authorization_expired")]
     Expired,
@@ -242,6 +260,23 @@ impl Hold {
     }
 }
 
+// === impl Capture ===
+
+impl Capture {
+    /// Gives back `amount` minor units. The fee is kept.
+    ///
+    /// # Errors
+    /// [`Refused::ExceedsCapture`], and nothing was given back.
+    pub fn refund(&mut self, amount: i64) -> Result<Entry, Refused> {
+        if amount <= 0 || amount > self.amount.minor - self.refunded {
+            return Err(Refused::ExceedsCapture);
+        }
+        self.refunded += amount;
+        let amount = Money::new(amount, self.amount.currency);
+        Ok(Entry { movement: Movement::Refunded, amount, fee: 0 })
+    }
+}
+
 // === impl Verdict ===
 
 impl Verdict {
@@ -339,6 +374,19 @@ mod tests {
             assert_eq!(undecided.outcome(), Status::Voided);
             assert_eq!(undecided.act(true), Vec::new());
         }
+    }
+
+    #[test]
+    fn no_more_is_given_back_than_was_taken() {
+        let (id, hold) = ("cap_1".to_owned(), "auth_1".to_owned());
+        let mut capture = Capture { id, hold, amount: euro(500), refunded: 0 };
+        let entry = capture.refund(300).unwrap();
+        assert_eq!(movements(&[entry]), [(Movement::Refunded, 300, 0)]);
+        for amount in [201, 0, -1] {
+            assert_eq!(capture.refund(amount), Err(Refused::ExceedsCapture), "{amount}");
+        }
+        capture.refund(200).unwrap();
+        assert_eq!(capture.refunded, 500);
     }
 
     #[test]

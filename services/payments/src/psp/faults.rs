@@ -21,7 +21,7 @@ pub enum Fault {
     ErrorAfter,
     /// It is answered 500, and nothing was done.
     ErrorBefore,
-    /// An authorization is decided like this.
+    /// An authorization is decided like this; a refund can but be declined.
     Verdict(Verdict),
 }
 
@@ -50,8 +50,10 @@ pub enum Operation {
     Authorize,
     /// To take it.
     Capture,
-    /// To give it back.
+    /// To give it back, not having been taken.
     Void,
+    /// To give it back, having been taken.
+    Refund,
 }
 
 /// The rules in force. The first that matches strikes.

@@ -30,6 +30,7 @@ use super::{
     control,
     domain::Verdict,
     faults::{Fault, Operation},
+    refunds,
     store::{Asked, Error, Task, Told},
 };
 
@@ -80,14 +81,14 @@ struct Behind {
 }
 
 /// A request that changes something, decoded.
-struct Call {
-    path: String,
-    reference: String,
-    task: Task,
+pub(super) struct Call {
+    pub(super) path: String,
+    pub(super) reference: String,
+    pub(super) task: Task,
     /// What `/control` asked to go wrong with it.
-    fault: Option<Fault>,
+    pub(super) fault: Option<Fault>,
     /// What its token asks to go wrong, the first time.
-    magic: Option<Fault>,
+    pub(super) magic: Option<Fault>,
 }
 
 /// Lines of the ledger per answer.
@@ -111,6 +112,7 @@ pub fn service(
         .route("/v1/authorizations/{id}", get(authorization))
         .route("/v1/authorizations/{id}/captures", post(capture))
         .route("/v1/authorizations/{id}/void", post(void))
+        .route("/v1/captures/{id}/refunds", post(refunds::refund))
         .route("/v1/actions/{id}", post(act))
         .route("/v1/operations", get(operations))
         .route("/v1/ledger", get(ledger));
@@ -243,13 +245,18 @@ async fn ledger(State(psp): Shared, Query(behind): Query<Behind>) -> Response {
 
 impl Psp {
     /// What was asked to go wrong with a request.
-    fn fault(&self, operation: Operation, token: Option<&str>, reference: &str) -> Option<Fault> {
+    pub(super) fn fault(
+        &self,
+        operation: Operation,
+        token: Option<&str>,
+        reference: &str,
+    ) -> Option<Fault> {
         let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         faults.strike(operation, token, reference, fastrand::f64)
     }
 
     /// What the customer of an authorization pays with, if a rule wants to know.
-    async fn token(&self, id: &str) -> Option<String> {
+    pub(super) async fn token(&self, id: &str) -> Option<String> {
         let is_asked = {
             let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
             faults.asks_for_token()
@@ -262,7 +269,7 @@ impl Psp {
     }
 
     /// Carries a request out and answers it, as far as its fault lets it.
-    async fn answer(&self, headers: &HeaderMap, body: &[u8], call: Call) -> Response {
+    pub(super) async fn answer(&self, headers: &HeaderMap, body: &[u8], call: Call) -> Response {
         let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok());
         let Some(key) = key.filter(|key| !key.is_empty()) else {
             return malformed("the header Idempotency-Key is missing");

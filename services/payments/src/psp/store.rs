@@ -1,5 +1,6 @@
 //! The provider's books: what it was asked under which key, what it holds, and its ledger.
 
+mod refund;
 mod rows;
 
 use std::time::Duration;
@@ -12,10 +13,12 @@ use mesh::{
 use serde_json::json;
 use time::OffsetDateTime;
 
-use self::rows::{HOLD, HoldRow, LedgerRow, OPERATION, OperationRow, of_hold, parse, post, update};
+use self::rows::{
+    HOLD, HoldRow, LedgerRow, OPERATION, OperationRow, insert_capture, of_hold, parse, post, update,
+};
 use super::{
     answers,
-    domain::{Hold, Refused, Verdict},
+    domain::{Capture, Hold, Refused, Verdict},
 };
 
 /// The books. Cheap to clone.
@@ -64,10 +67,19 @@ pub enum Task {
         /// What the provider keeps.
         fee_basis_points: i64,
     },
-    /// Give it back.
+    /// Give it back, not having been taken.
     Void {
         /// Of which authorization.
         hold: String,
+    },
+    /// Give it back, having been taken.
+    Refund {
+        /// Of which capture.
+        capture: String,
+        /// How many minor units.
+        amount: i64,
+        /// Why it is not given back.
+        declined: Option<String>,
     },
 }
 
@@ -103,7 +115,10 @@ impl Store {
     /// # Errors
     /// [`Failure`] if the database cannot be opened. Say it and end the process.
     pub async fn connect(url: &str) -> Result<Self, Failure> {
-        let migrations = vec![step("m0001_psp", include_str!("migrations/m0001_psp.sql"))];
+        let migrations = vec![
+            step("m0001_psp", include_str!("migrations/m0001_psp.sql")),
+            step("m0002_refunds", include_str!("migrations/m0002_refunds.sql")),
+        ];
         Ok(Self(db::Store::connect(url, migrations).await?))
     }
 
@@ -145,7 +160,7 @@ impl Store {
                     let entries = hold.act(succeeded);
                     update(txn, &hold).await?;
                     let reference = hold.reference.clone();
-                    post(txn, &reference, &hold, &entries, at).await?;
+                    post(txn, &reference, &hold.id, &entries, at).await?;
                     Ok(Some(hold))
                 })
             })
@@ -269,6 +284,9 @@ async fn once(txn: &Txn, asked: &Asked) -> Result<Told, Error> {
             capture(txn, asked, hold, *amount, *last, *fee_basis_points).await?
         }
         Task::Void { hold } => void(txn, asked, hold).await?,
+        Task::Refund { capture, amount, declined } => {
+            refund::refund(txn, asked, capture, *amount, declined.as_deref()).await?
+        }
     };
     let sql = "INSERT INTO operation (kind, reference, hold, idempotency_key, fingerprint, \
                status_code, answer, at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
@@ -303,7 +321,7 @@ async fn authorize(
     let places: Vec<String> = (1..=values.len()).map(|place| format!("${place}")).collect();
     let sql = format!("INSERT INTO hold ({HOLD}) VALUES ({})", places.join(", "));
     db::execute(txn, "set money aside", &sql, values).await?;
-    post(txn, &asked.reference, &hold, &entries, asked.at).await?;
+    post(txn, &asked.reference, &hold.id, &entries, asked.at).await?;
     let answer = answers::authorization(&hold, &asked.base);
     Ok((AUTHORIZE, Some(hold.id), 201, answer))
 }
@@ -324,11 +342,14 @@ async fn capture(
     let (status_code, answer) = match hold.capture(amount, last, fee_basis_points, asked.at) {
         Ok(entries) => {
             update(txn, &hold).await?;
-            post(txn, &asked.reference, &hold, &entries, asked.at).await?;
+            post(txn, &asked.reference, &hold.id, &entries, asked.at).await?;
             let id = format!("cap_{}", clock::id().simple());
+            let amount = Money::new(amount, hold.amount.currency);
+            let capture = Capture { id, hold: hold.id.clone(), amount, refunded: 0 };
+            insert_capture(txn, &capture).await?;
             let taken = entries.first();
             let answer = taken
-                .map(|taken| answers::capture(&id, &asked.reference, &hold, taken, last))
+                .map(|taken| answers::capture(&capture.id, &asked.reference, &hold, taken, last))
                 .unwrap_or_default();
             (201, answer)
         }
@@ -346,7 +367,7 @@ async fn void(txn: &Txn, asked: &Asked, id: &str) -> Result<Done, Error> {
     let (status_code, answer) = match hold.void() {
         Ok((released, entries)) => {
             update(txn, &hold).await?;
-            post(txn, &asked.reference, &hold, &entries, asked.at).await?;
+            post(txn, &asked.reference, &hold.id, &entries, asked.at).await?;
             (200, answers::void(&asked.reference, &hold, released))
         }
         Err(refused) => answers::refused(refused),

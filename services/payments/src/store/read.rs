@@ -6,16 +6,16 @@ use uuid::Uuid;
 
 use super::{
     Entry, Store,
-    rows::{ATTEMPT, AttemptRow, ENTRY, EntryRow, PAYMENT, PaymentRow},
+    rows::{ATTEMPT, AttemptRow, ENTRY, EntryRow, PAYMENT, PaymentRow, REFUND, RefundRow},
 };
-use crate::domain::{Attempt, Overview, Payment};
+use crate::domain::{Attempt, Overview, Payment, Refund, RefundOverview};
 
 /// Which rows of a list, the newest first.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
     /// How many at most.
     pub size: u64,
-    /// Only those before this id.
+    /// Only those before this place: an id, or for refunds a time and an id.
     pub before: Option<String>,
 }
 
@@ -29,14 +29,56 @@ impl Store {
         row.map(PaymentRow::overview).transpose()
     }
 
-    /// A payment with its attempts.
+    /// A payment with its attempts and refunds.
     ///
     /// # Errors
     /// [`Failure`] of the database.
     pub async fn payment(&self, id: Uuid) -> Result<Option<Payment>, Failure> {
         let attempts = attempts_of(self.db.reader(), id).await?;
+        let refunds = refunds_of(self.db.reader(), id).await?;
         let row = payment_row(self.db.reader(), id).await?;
-        row.map(|row| row.payment(attempts)).transpose()
+        row.map(|row| row.payment(attempts, refunds)).transpose()
+    }
+
+    /// One refund.
+    ///
+    /// # Errors
+    /// [`Failure`] of the database.
+    pub async fn refund(&self, id: Uuid) -> Result<Option<RefundOverview>, Failure> {
+        let sql = format!("SELECT {REFUND} FROM refund WHERE id = $1");
+        let values = vec![id.to_string().into()];
+        let row: Option<RefundRow> =
+            db::row(self.db.reader(), "read a refund", &sql, values).await?;
+        row.map(RefundRow::overview).transpose()
+    }
+
+    /// Refunds, the newest first: those of one payment, or all. Their ids say nothing of their
+    /// age: a saga derives them.
+    ///
+    /// # Errors
+    /// [`Failure`] of the database.
+    pub async fn refunds(
+        &self,
+        payment: Option<&str>,
+        page: &Page,
+    ) -> Result<Vec<RefundOverview>, Failure> {
+        let mut sql = format!("SELECT {REFUND} FROM refund WHERE 1 = 1");
+        let mut values: Vec<Value> = Vec::new();
+        if let Some(payment) = payment {
+            values.push(payment.into());
+            sql.push_str(&format!(" AND payment = ${}", values.len()));
+        }
+        let before = page.before.as_deref().and_then(|place| place.split_once(' '));
+        if let Some((at, id)) = before {
+            values.push(at.parse::<i64>().unwrap_or(i64::MAX).into());
+            values.push(id.into());
+            let (at, id) = (values.len() - 1, values.len());
+            sql.push_str(&format!(" AND (created_at, id) < (${at}, ${id})"));
+        }
+        values.push(i64::try_from(page.size).unwrap_or(i64::MAX).into());
+        sql.push_str(&format!(" ORDER BY created_at DESC, id DESC LIMIT ${}", values.len()));
+        let rows: Vec<RefundRow> = db::rows(self.db.reader(), "list refunds", &sql, values).await?;
+        rows.into_iter().map(RefundRow::overview).collect()
     }
 
     /// One attempt.
@@ -129,4 +171,14 @@ pub(super) async fn attempts_of<C: ConnectionTrait>(
     let values = vec![id.to_string().into()];
     let rows: Vec<AttemptRow> = db::rows(conn, "read the attempts", &sql, values).await?;
     rows.into_iter().map(AttemptRow::attempt).collect()
+}
+
+pub(super) async fn refunds_of<C: ConnectionTrait>(
+    conn: &C,
+    payment: Uuid,
+) -> Result<Vec<Refund>, Failure> {
+    let sql = format!("SELECT {REFUND} FROM refund WHERE payment = $1 ORDER BY created_at, id");
+    let values = vec![payment.to_string().into()];
+    let rows: Vec<RefundRow> = db::rows(conn, "read the refunds", &sql, values).await?;
+    rows.into_iter().map(|row| row.overview().map(|shown| shown.refund)).collect()
 }

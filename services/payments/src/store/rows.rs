@@ -1,5 +1,7 @@
 //! Rows: how payments, attempts and postings are kept, and read back.
 
+mod refund;
+
 use mesh::{
     clock::{from_micros, micros},
     money::{Currency, Money},
@@ -9,8 +11,11 @@ use sea_orm::{FromQueryResult, Value};
 use uuid::Uuid;
 
 use crate::domain::{
-    Account, Attempt, AttemptState, Kind, Method, Movement, Overview, Payment, Posting, State,
+    Account, Attempt, AttemptState, Kind, Method, Movement, Overview, Payment, Posting, Refund,
+    State,
 };
+
+pub(super) use refund::{REFUND, RefundRow, of_refund};
 
 /// A row of `payment`.
 #[derive(FromQueryResult)]
@@ -56,6 +61,7 @@ pub(super) struct AttemptRow {
     next_try_at: Option<i64>,
     evidence: Option<String>,
     created_at: i64,
+    refund: Option<String>,
 }
 
 /// A row of `ledger_entry`.
@@ -92,7 +98,7 @@ pub(super) const PAYMENT: &str = "id, order_name, customer, state, amount_minor,
 /// The columns of [`AttemptRow`].
 pub(super) const ATTEMPT: &str = "id, payment, kind, n, reference, state, amount_minor, currency, \
      last, method, target, provider_id, decline_code, retriable, action_url, tries, next_try_at, \
-     evidence, created_at";
+     evidence, created_at, refund";
 
 /// The columns of [`EntryRow`].
 pub(super) const ENTRY: &str =
@@ -121,7 +127,16 @@ impl PaymentRow {
         })
     }
 
-    pub(super) fn payment(self, attempts: Vec<Attempt>) -> Result<Payment, Failure> {
+    /// Whether it may have refunds: they are of what was taken.
+    pub(super) fn is_taken(&self) -> bool {
+        self.captured_minor > 0
+    }
+
+    pub(super) fn payment(
+        self,
+        attempts: Vec<Attempt>,
+        refunds: Vec<Refund>,
+    ) -> Result<Payment, Failure> {
         let voided_at = self.voided_at.map(from_micros);
         let row = self.overview()?;
         Ok(Payment {
@@ -136,6 +151,7 @@ impl PaymentRow {
             voided_at,
             authorization_expires_at: row.authorization_expires_at,
             attempts,
+            refunds,
             revision: row.revision,
             created_at: row.created_at,
             updated_at: row.updated_at,
@@ -193,6 +209,7 @@ impl AttemptRow {
             next_try_at: self.next_try_at.map(from_micros),
             evidence: self.evidence,
             created_at: from_micros(self.created_at),
+            refund: self.refund.as_deref().map(uuid).transpose()?,
         })
     }
 }
@@ -220,6 +237,7 @@ pub(super) fn of_attempt(payment: Uuid, attempt: &Attempt) -> Vec<Value> {
         attempt.next_try_at.map(micros).into(),
         attempt.evidence.clone().into(),
         micros(attempt.created_at).into(),
+        attempt.refund.map(|id| id.to_string()).into(),
     ]
 }
 
@@ -255,7 +273,7 @@ pub(super) fn of_posting(id: Uuid, payment: Uuid, posting: &Posting, at: i64) ->
     ]
 }
 
-const STATES: [(State, &str); 9] = [
+const STATES: [(State, &str); 11] = [
     (State::Created, "CREATED"),
     (State::Authorizing, "AUTHORIZING"),
     (State::ActionRequired, "ACTION_REQUIRED"),
@@ -265,10 +283,16 @@ const STATES: [(State, &str); 9] = [
     (State::Voided, "VOIDED"),
     (State::PartiallyCaptured, "PARTIALLY_CAPTURED"),
     (State::Captured, "CAPTURED"),
+    (State::PartiallyRefunded, "PARTIALLY_REFUNDED"),
+    (State::Refunded, "REFUNDED"),
 ];
 
-const KINDS: [(Kind, &str); 3] =
-    [(Kind::Authorize, "AUTHORIZE"), (Kind::Capture, "CAPTURE"), (Kind::Void, "VOID")];
+const KINDS: [(Kind, &str); 4] = [
+    (Kind::Authorize, "AUTHORIZE"),
+    (Kind::Capture, "CAPTURE"),
+    (Kind::Void, "VOID"),
+    (Kind::Refund, "REFUND"),
+];
 
 const ATTEMPT_STATES: [(AttemptState, &str); 8] = [
     (AttemptState::Created, "CREATED"),
@@ -281,17 +305,21 @@ const ATTEMPT_STATES: [(AttemptState, &str); 8] = [
     (AttemptState::NeedsReview, "NEEDS_REVIEW"),
 ];
 
-const MOVEMENTS: [(Movement, &str); 3] = [
+const MOVEMENTS: [(Movement, &str); 6] = [
     (Movement::Authorized, "AUTHORIZED"),
     (Movement::Released, "RELEASED"),
     (Movement::Captured, "CAPTURED"),
+    (Movement::RefundGranted, "REFUND_GRANTED"),
+    (Movement::RefundGrantRevoked, "REFUND_GRANT_REVOKED"),
+    (Movement::Refunded, "REFUNDED"),
 ];
 
-const ACCOUNTS: [(Account, &str); 4] = [
+const ACCOUNTS: [(Account, &str); 5] = [
     (Account::Customer, "CUSTOMER"),
     (Account::Hold, "HOLD"),
     (Account::Receivable, "RECEIVABLE"),
     (Account::Fees, "FEES"),
+    (Account::Payable, "PAYABLE"),
 ];
 
 fn text<T: PartialEq>(names: &[(T, &'static str)], value: T) -> &'static str {

@@ -9,11 +9,11 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    read::attempts_of,
-    rows::{self, ATTEMPT, ENTRY, PAYMENT, PaymentRow},
+    read::{attempts_of, refunds_of},
+    rows::{self, ATTEMPT, ENTRY, PAYMENT, PaymentRow, REFUND},
 };
 use crate::{
-    domain::{Attempt, Change, Payment, balanced},
+    domain::{Attempt, Change, Payment, RefundOverview, balanced},
     error::Error,
     events,
 };
@@ -27,11 +27,12 @@ pub(super) async fn locked(txn: &Txn, id: Uuid) -> Result<Option<Payment>, Failu
     let row: Option<PaymentRow> = db::row(txn, "lock a payment", &sql, values).await?;
     let Some(row) = row else { return Ok(None) };
     let attempts = attempts_of(txn, id).await?;
-    row.payment(attempts).map(Some)
+    let refunds = if row.is_taken() { refunds_of(txn, id).await? } else { Vec::new() };
+    row.payment(attempts, refunds).map(Some)
 }
 
-/// Writes a payment that [`locked`] read: its row, the attempts that changed, the postings,
-/// and one event per revision.
+/// Writes a payment that [`locked`] read: its row, the refunds and attempts that changed, the
+/// postings, and one event per revision.
 pub(super) async fn save(
     txn: &Txn,
     before: &Payment,
@@ -46,6 +47,13 @@ pub(super) async fn save(
     }
     if after != before {
         update(txn, after).await?;
+    }
+    for refund in &after.refunds {
+        let known = before.refund_overview(refund.id);
+        let shown = after.refund_overview(refund.id).filter(|shown| known.as_ref() != Some(shown));
+        if let Some(shown) = shown {
+            write_refund(txn, &shown, known.is_none()).await?;
+        }
     }
     for (place, attempt) in after.attempts.iter().enumerate() {
         match before.attempts.get(place) {
@@ -79,6 +87,19 @@ async fn update(txn: &Txn, payment: &Payment) -> Result<(), Failure> {
     let sql = format!("UPDATE payment SET {} WHERE id = $1", assignments(PAYMENT));
     db::execute(txn, "write a payment", &sql, values).await?;
     Ok(())
+}
+
+async fn write_refund(txn: &Txn, refund: &RefundOverview, is_new: bool) -> Result<(), Error> {
+    let values = rows::of_refund(refund);
+    let sql = if is_new {
+        insert_into("refund", REFUND, values.len()) + " ON CONFLICT DO NOTHING"
+    } else {
+        format!("UPDATE refund SET {} WHERE id = $1", assignments(REFUND))
+    };
+    match db::execute(txn, "write a refund", &sql, values).await? {
+        0 => Err(Error::RefundTaken(refund.refund.id)),
+        _written => Ok(()),
+    }
 }
 
 async fn insert_attempt(

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use crate::psp::{
     answers,
-    domain::{Entry, Hold, Status},
+    domain::{Capture, Entry, Hold, Status},
 };
 
 #[derive(FromQueryResult)]
@@ -27,6 +27,15 @@ pub(super) struct HoldRow {
     pub(super) decline_code: Option<String>,
     pub(super) action: Option<String>,
     pub(super) expires_at: i64,
+}
+
+#[derive(FromQueryResult)]
+pub(super) struct CaptureRow {
+    id: String,
+    hold: String,
+    amount_minor: i64,
+    currency: String,
+    refunded_minor: i64,
 }
 
 #[derive(FromQueryResult)]
@@ -55,6 +64,8 @@ pub(super) struct LedgerRow {
 
 pub(super) const HOLD: &str = "id, reference, amount_minor, currency, token, status, approved, \
      authorized_minor, captured_minor, decline_code, action, expires_at";
+
+pub(super) const CAPTURE: &str = "id, hold, amount_minor, currency, refunded_minor";
 
 pub(super) const OPERATION: &str =
     "id, kind, reference, hold, fingerprint, status_code, answer, at";
@@ -107,6 +118,21 @@ impl HoldRow {
     }
 }
 
+// === impl CaptureRow ===
+
+impl CaptureRow {
+    pub(super) fn capture(self) -> Result<Capture, Failure> {
+        let currency = Currency::parse(&self.currency);
+        let currency = currency.map_err(|error| unreadable(error.to_string()))?;
+        Ok(Capture {
+            id: self.id,
+            hold: self.hold,
+            amount: Money::new(self.amount_minor, currency),
+            refunded: self.refunded_minor,
+        })
+    }
+}
+
 pub(super) fn parse(text: &str) -> Result<serde_json::Value, Failure> {
     serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))
 }
@@ -131,11 +157,25 @@ pub(super) async fn update(txn: &Txn, hold: &Hold) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Writes what was taken.
+pub(super) async fn insert_capture(txn: &Txn, capture: &Capture) -> Result<(), Failure> {
+    let sql = format!("INSERT INTO capture ({CAPTURE}) VALUES ($1, $2, $3, $4, $5)");
+    let values = vec![
+        capture.id.as_str().into(),
+        capture.hold.as_str().into(),
+        capture.amount.minor.into(),
+        capture.amount.currency.code().into(),
+        capture.refunded.into(),
+    ];
+    db::execute(txn, "write a capture", &sql, values).await?;
+    Ok(())
+}
+
 /// Adds to the ledger what moved.
 pub(super) async fn post(
     txn: &Txn,
     reference: &str,
-    hold: &Hold,
+    hold: &str,
     entries: &[Entry],
     at: OffsetDateTime,
 ) -> Result<(), Failure> {
@@ -144,7 +184,7 @@ pub(super) async fn post(
     for entry in entries {
         let values = vec![
             reference.into(),
-            hold.id.as_str().into(),
+            hold.into(),
             answers::movement(entry.movement).into(),
             entry.amount.minor.into(),
             entry.amount.currency.code().into(),

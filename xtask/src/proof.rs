@@ -1,0 +1,104 @@
+//! `cargo xtask proof` and `cargo xtask ops`: the project's own tools, told where the running mesh is.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::processes::{self, PSP_PORT, TABLE};
+use crate::run_file::Run;
+use crate::site::Site;
+use crate::{cargo, kills, seed};
+
+const PROOF_HELP: &str = "\
+cargo xtask proof check [--json] …    whether what all services, the provider and the carrier say fits together
+cargo xtask proof load [--json] …     orders, repeats, cancels and watches at a constant rate, written down
+cargo xtask proof kills [--with postgres] [--json]
+                                      ends every process at every point where it hurts, and checks what is left
+
+check and load work on the mesh that runs; `cargo xtask proof check --help` names their flags. A round:
+
+  cargo xtask proof load --rate 20 --for 30s --faults --history target/history.ndjson
+  cargo xtask proof check --wait 60s --quiet --history target/history.ndjson
+
+kills starts a mesh of its own, built with failpoints, in an empty folder on free ports. It takes some minutes,
+and prints one line for each process and point with the number of orders that were in flight.
+";
+
+/// Runs `meshproof` on the mesh that runs, or the kills on one of their own.
+pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
+    let first = args.first().map(|it| it.to_string_lossy().into_owned()).unwrap_or_default();
+    match first.as_str() {
+        "" | "help" | "--help" | "-h" => {
+            print!("{PROOF_HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        "kills" => kills::run(args.get(1..).unwrap_or_default()),
+        "check" | "load" => {
+            let site = Site::from_env()?;
+            if !args.iter().any(|it| it == "--help" || it == "-h") {
+                Run::required(&site)?;
+            }
+            let mut command = meshproof(&site, &built(&site, "proof", "meshproof")?, &first);
+            command.args(args.get(1..).unwrap_or_default());
+            code(&mut command)
+        }
+        other => {
+            eprintln!("error: there is no `proof {other}`\n\n{PROOF_HELP}");
+            Ok(ExitCode::from(2))
+        }
+    }
+}
+
+/// Runs `meshctl` on the mesh that runs.
+pub(crate) fn ops(args: Vec<OsString>) -> Result<ExitCode> {
+    let site = Site::from_env()?;
+    let mut command = Command::new(built(&site, "meshctl", "meshctl")?);
+    command
+        .args(args)
+        .env("MESHCTL_REGISTRY", registry(&site))
+        .env("MESHCTL_EMAIL", seed::ADMIN)
+        .env("MESHCTL_PASSWORD_FILE", site.secrets().join("admin-password"));
+    code(&mut command)
+}
+
+/// `meshproof check` or `load` as the admin of the mesh on this site.
+pub(crate) fn meshproof(site: &Site, program: &Path, what: &str) -> Command {
+    let mut command = Command::new(program);
+    command.arg(what).env("MESHPROOF_REGISTRY", registry(site)).current_dir(&site.root);
+    if what == "check" {
+        command
+            .env("MESHPROOF_EMAIL", seed::ADMIN)
+            .env("MESHPROOF_PASSWORD_FILE", site.secrets().join("admin-password"))
+            .env("MESHPROOF_PSP", format!("http://{}", site.address(PSP_PORT)))
+            .arg("--mail")
+            .arg(site.mail());
+    }
+    command
+}
+
+/// Where tools find the services: the first replica of each, which all of them know the same.
+pub(crate) fn registry(site: &Site) -> String {
+    let services: Vec<String> = (TABLE.iter().filter(|it| it.registered))
+        .map(|it| format!("{}={}", it.name, site.address(it.port)))
+        .collect();
+    format!("static://?{}", services.join("&"))
+}
+
+/// A tool of the workspace, built as the source stands.
+fn built(site: &Site, package: &str, program: &str) -> Result<std::path::PathBuf> {
+    let status = cargo::cargo(&site.root)
+        .args(["build", "--quiet", "--locked", "--package", package])
+        .status()
+        .context("cannot run cargo")?;
+    ensure!(status.success(), "{package} does not build; cargo said why above");
+    Ok(processes::bins(site, false).join(program))
+}
+
+/// What the tool ended with is what we end with.
+fn code(command: &mut Command) -> Result<ExitCode> {
+    let status = command.status().context("cannot run the tool")?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
