@@ -37,13 +37,16 @@ const ANYWHERE: &str = "anywhere";
 const IN_FLIGHT: u64 = 50;
 
 /// Calls a second. An order is under way for some seconds, so this many are in flight, times those.
-const RATE: u32 = 30;
+const RATE: u32 = 15;
 
 /// How long each stage of a parcel takes: long enough that orders are in flight.
-const CARRIER_SPEED: &str = "1s";
+const CARRIER_SPEED: &str = "3s";
 
 /// How long a point may take to be come by, and a process to be ready again.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the load runs before the first kill: as long as an order is under way.
+const WARM_UP: u64 = 10_000;
 
 /// How long after a process is back the next one dies.
 const BREATH: u64 = 1_500;
@@ -169,7 +172,7 @@ fn kill_all(site: &Site, load: &mut Load) -> Result<Vec<Kill>> {
     // Point by point, so that no process dies twice in a row and is given up.
     let at_points = POINTS.iter().flat_map(|(point, who)| who.iter().map(move |it| (*it, *point)));
     let anywhere = TABLE.iter().map(|it| (it.name, ANYWHERE));
-    clock::nap(4_000);
+    clock::nap(WARM_UP);
     for (process, point) in at_points.chain(anywhere) {
         ensure!(load.runs()?, "the load ended by itself before all kills were done");
         kills.push(kill(site, process, point)?);

@@ -184,16 +184,17 @@ impl Bed {
     /// Waits until the health service says that `service` is ready.
     async fn ready(&self, name: &str, service: &str) {
         let watch = async {
-            let mut health = HealthClient::new(self.channel(name));
-            let request = HealthCheckRequest { service: service.to_owned() };
-            let mut states = mesh::ctx::background("ready", PATIENCE, None, health.watch(request))
-                .await
-                .expect("in time")
-                .expect("health answers")
-                .into_inner();
-            while let Some(state) = states.message().await.expect("health goes on") {
-                if state.status == 1 {
-                    return;
+            loop {
+                let mut health = HealthClient::new(self.channel(name));
+                let request = HealthCheckRequest { service: service.to_owned() };
+                let states = mesh::ctx::background("ready", PATIENCE, None, health.watch(request));
+                // On a busy machine it may not even accept a connection yet.
+                let Ok(states) = states.await.expect("in time") else { continue };
+                let mut states = states.into_inner();
+                while let Some(state) = states.message().await.expect("health goes on") {
+                    if state.status == 1 {
+                        return;
+                    }
                 }
             }
         };

@@ -13,7 +13,7 @@ pub mod reservation;
 /// The most that can lie at one place: leaves every sum of counters far within 64 bits.
 pub const ON_HAND_MAX: i64 = 1_000_000_000_000;
 
-/// The most that one adjustment adds or takes, and the highest backorder limit.
+/// The most that one adjustment adds or takes.
 pub const DELTA_MAX: i64 = 1_000_000_000;
 
 /// What is sold, by the id of its variant: 1 to 64 letters, digits, `.`, `_` and `-`, first a
@@ -35,8 +35,6 @@ pub struct Stock {
     pub place: Place,
     /// How many, and for whom.
     pub counters: Counters,
-    /// How far below zero promises may take what is available.
-    pub backorder_limit: i64,
     /// Rises with every change of the row.
     pub revision: i64,
     /// When something was stocked here first.
@@ -220,7 +218,6 @@ impl Stock {
             sku,
             place,
             counters: Counters::default(),
-            backorder_limit: 0,
             revision: 0,
             created_at: at,
             updated_at: at,
@@ -246,20 +243,6 @@ impl Stock {
         Ok(())
     }
 
-    /// Sets how far promises may go beyond what lies there.
-    ///
-    /// # Errors
-    /// [`Refusal::Promised`] if they go further already.
-    pub fn limit_backorders(&mut self, limit: i64, at: OffsetDateTime) -> Result<(), Refusal> {
-        let available = self.counters.available();
-        if available < -limit {
-            return Err(Refusal::Promised { available });
-        }
-        self.backorder_limit = limit;
-        self.changed(at);
-        Ok(())
-    }
-
     fn changed(&mut self, at: OffsetDateTime) {
         self.revision += 1;
         self.updated_at = at;
@@ -269,16 +252,10 @@ impl Stock {
 // === impl Counters ===
 
 impl Counters {
-    /// How many can still be promised; below zero where backorders wait for goods.
+    /// How many can still be promised.
     #[must_use]
     pub fn available(self) -> i64 {
         self.on_hand - self.held - self.allocated
-    }
-
-    /// How many are promised beyond what lies there.
-    #[must_use]
-    pub fn owed(self) -> i64 {
-        (-self.available()).max(0)
     }
 
     /// The counters after a movement: what a fold of the movements does at each.
@@ -377,11 +354,10 @@ mod tests {
 
     const NOON: OffsetDateTime = datetime!(2024-05-01 12:00 UTC);
 
-    fn stock(on_hand: i64, held: i64, allocated: i64, backorder_limit: i64) -> Stock {
+    fn stock(on_hand: i64, held: i64, allocated: i64) -> Stock {
         let mut stock =
             Stock::begin(Sku::parse("A").unwrap(), Place::parse("north").unwrap(), NOON);
         stock.counters = Counters { on_hand, held, allocated };
-        stock.backorder_limit = backorder_limit;
         stock
     }
 
@@ -428,27 +404,16 @@ mod tests {
     #[test]
     fn what_is_promised_cannot_be_counted_away() {
         for (row, delta, expected) in [
-            (stock(10, 4, 3, 0), -3, Ok(7)),
-            (stock(10, 4, 3, 0), -4, Err(Refusal::Promised { available: 3 })),
-            // The limit lets promises go further, not goods that were promised disappear.
-            (stock(10, 4, 3, 100), -4, Err(Refusal::Promised { available: 3 })),
-            (stock(2, 4, 3, 100), -1, Err(Refusal::Promised { available: 0 })),
-            (stock(2, 4, 3, 100), 5, Ok(7)),
-            (stock(ON_HAND_MAX, 0, 0, 0), 1, Err(Refusal::TooMany)),
+            (stock(10, 4, 3), -3, Ok(7)),
+            (stock(10, 4, 3), -4, Err(Refusal::Promised { available: 3 })),
+            (stock(7, 4, 3), -1, Err(Refusal::Promised { available: 0 })),
+            (stock(7, 4, 3), 5, Ok(12)),
+            (stock(ON_HAND_MAX, 0, 0), 1, Err(Refusal::TooMany)),
         ] {
             let mut after = row.clone();
             let by = Adjustment::new(delta, Reason::Counted).unwrap();
             let adjusted = after.adjust(&by, NOON).map(|()| after.counters.on_hand);
             assert_eq!(adjusted, expected, "{row:?} {delta}");
         }
-    }
-
-    #[test]
-    fn a_limit_covers_what_is_owed_already() {
-        assert!(stock(2, 4, 3, 100).limit_backorders(5, NOON).is_ok());
-        assert_eq!(
-            stock(2, 4, 3, 100).limit_backorders(4, NOON),
-            Err(Refusal::Promised { available: -5 })
-        );
     }
 }

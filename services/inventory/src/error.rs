@@ -199,7 +199,7 @@ fn refused(name: &str, refusal: &Refusal) -> Explanation {
         ),
         Refusal::Part(line) => no(Reason::ReservationState).with("line", line).precondition(
             "LINE",
-            "reservation",
+            name,
             refusal.to_string(),
         ),
         Refusal::Expired { sku } => no(Reason::ReservationExpired).with("sku", sku).precondition(

@@ -6,7 +6,7 @@ use prost_types::Any;
 use proto::orders::v1 as api;
 
 use crate::{
-    domain::{CancelReason, Cause, Event, Order},
+    domain::{CancelReason, Cause, Event, FulfillmentState, Order, Units},
     grpc::encode,
 };
 
@@ -87,40 +87,42 @@ pub fn published(order: &Order, event: &Event) -> Fact {
         Event::Expired => {
             fact("order.expired", &api::OrderExpired { order: name, customer, customer_email })
         }
-        Event::FulfillmentChanged(previous) => fact(
-            "order.fulfillment_changed",
-            &api::OrderFulfillmentChanged {
-                order: name,
-                customer,
-                previous_fulfillment_state: encode::fulfillment_state(*previous).into(),
-                fulfillment_state: encode::fulfillment_state(order.fulfillment_state()).into(),
-                lines: order.lines.iter().map(encode::line).collect(),
-            },
-        ),
-        Event::LineCancelled(cause, units) => fact(
-            "order.line_cancelled",
-            &api::OrderLineCancelled {
-                order: name,
-                customer,
-                customer_email,
-                cause: encode::cause(*cause).into(),
-                units: units.iter().map(encode::units).collect(),
-                totals: Some(encode::totals(&order.totals)),
-            },
-        ),
+        Event::FulfillmentChanged(previous) => {
+            fact("order.fulfillment_changed", &fulfillment_changed(order, *previous))
+        }
+        Event::LineCancelled(cause, units) => {
+            fact("order.line_cancelled", &line_cancelled(order, *cause, units))
+        }
         Event::CancelLost => fact(
             "order.cancel_lost",
             &api::OrderCancelLost { order: name, customer, customer_email },
         ),
-        Event::Completed => fact(
-            "order.completed",
-            &api::OrderCompleted {
-                order: name,
-                customer,
-                customer_email,
-                total: Some(encode::money(order.totals.total)),
-            },
-        ),
+        Event::Completed => {
+            let total = Some(encode::money(order.totals.total));
+            let told = api::OrderCompleted { order: name, customer, customer_email, total };
+            fact("order.completed", &told)
+        }
+    }
+}
+
+fn fulfillment_changed(order: &Order, previous: FulfillmentState) -> api::OrderFulfillmentChanged {
+    api::OrderFulfillmentChanged {
+        order: name(order),
+        customer: order.customer.clone(),
+        previous_fulfillment_state: encode::fulfillment_state(previous).into(),
+        fulfillment_state: encode::fulfillment_state(order.fulfillment_state()).into(),
+        lines: order.lines.iter().map(encode::line).collect(),
+    }
+}
+
+fn line_cancelled(order: &Order, cause: Cause, units: &[Units]) -> api::OrderLineCancelled {
+    api::OrderLineCancelled {
+        order: name(order),
+        customer: order.customer.clone(),
+        customer_email: order.customer_email.clone(),
+        cause: encode::cause(cause).into(),
+        units: units.iter().map(encode::units).collect(),
+        totals: Some(encode::totals(&order.totals)),
     }
 }
 
@@ -184,8 +186,7 @@ mod tests {
 
     use super::*;
     use crate::domain::{
-        Agreement, Cancellation, Draft, FulfillmentState, PaymentState, Price, StockPolicy, Wanted,
-        price,
+        Agreement, Cancellation, Draft, PaymentState, Price, StockPolicy, Wanted, price,
     };
 
     fn order() -> Order {

@@ -65,7 +65,15 @@ impl Place {
     }
 
     async fn with(patience: Patience) -> Self {
-        let (shop, db) = (Shop::open(), testing::sqlite(Store::migrations()).await);
+        Self::on(testing::sqlite(Store::migrations()).await, patience)
+    }
+
+    async fn on_postgres() -> Self {
+        Self::on(testing::postgres(Store::migrations()).await, PATIENCE)
+    }
+
+    fn on(db: TestDb, patience: Patience) -> Self {
+        let shop = Shop::open();
         let (orders, running) = serve(&shop, &Store::on(db.store.clone()), patience);
         Self { shop, orders, running, _db: db }
     }

@@ -107,19 +107,67 @@ mod tests {
     use super::*;
     use crate::domain::Method;
 
-    #[test]
-    fn an_event_says_whose_money_it_is_and_how_much() {
+    /// The fields that every event of ours begins with.
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Whose {
+        #[prost(string, tag = "1")]
+        payment: String,
+        #[prost(string, tag = "2")]
+        order: String,
+        #[prost(string, tag = "3")]
+        customer: String,
+    }
+
+    fn payment() -> Payment {
         let amount = Money::new(1_250, Currency::parse("EUR").unwrap());
         let method = Method::parse("tok_visa").unwrap();
-        let at = OffsetDateTime::UNIX_EPOCH;
-        let payment = Payment::new(
-            Uuid::nil(),
-            "orders/1".to_owned(),
-            "users/2".to_owned(),
-            amount,
-            method,
-            at,
-        );
+        let (order, customer) = ("orders/1".to_owned(), "users/2".to_owned());
+        Payment::new(Uuid::nil(), order, customer, amount, method, OffsetDateTime::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn every_event_names_its_payment_order_and_customer() {
+        let payment = payment();
+        let (amount, words) = (payment.amount, String::new);
+        for (event, kind, message) in [
+            (Event::Authorized { amount }, "payment.authorized", "PaymentAuthorized"),
+            (
+                Event::ActionRequired { url: words() },
+                "payment.action_required",
+                "PaymentActionRequired",
+            ),
+            (
+                Event::Declined { code: words(), retriable: false },
+                "payment.declined",
+                "PaymentDeclined",
+            ),
+            (Event::InDoubt { reference: words() }, "payment.in_doubt", "PaymentInDoubt"),
+            (Event::Captured { amount, last: true }, "payment.captured", "PaymentCaptured"),
+            (Event::Voided { amount: None }, "payment.voided", "PaymentVoided"),
+            (
+                Event::Refunded { refund: Uuid::nil(), amount },
+                "payment.refunded",
+                "PaymentRefunded",
+            ),
+        ] {
+            let fact = published(&payment, &event);
+            assert_eq!(fact.kind, kind);
+            let url = format!("type.googleapis.com/ordermesh.payments.v1.{message}");
+            assert_eq!(fact.data.type_url, url);
+            let whose = Whose::decode(fact.data.value.as_slice()).unwrap();
+            let name = format!("payments/{}", payment.id);
+            assert_eq!(
+                (whose.payment, whose.order.as_str(), whose.customer.as_str()),
+                (name, "orders/1", "users/2"),
+                "{kind}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_event_says_whose_money_it_is_and_how_much() {
+        let payment = payment();
+        let amount = payment.amount;
         let fact = published(&payment, &Event::Authorized { amount });
         assert_eq!(fact.kind, "payment.authorized");
         let told = "type.googleapis.com/ordermesh.payments.v1.PaymentAuthorized";

@@ -147,6 +147,7 @@ impl Resolver {
             }
             Some(Probe::Ask) => {
                 let found = self.provider.ask(&attempt).await;
+                failpoint::hit("after_reply_before_record");
                 let outcome = found.unwrap_or_else(|| attempt.absent(at, self.store.pace()));
                 let (payment, next) =
                     self.record(due.payment, attempt.id, outcome, learned).await?;

@@ -8,7 +8,7 @@ mod track;
 #[cfg(test)]
 mod tests;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use mesh::{app::Draining, clock, ctx, failpoint};
@@ -93,7 +93,8 @@ impl Resolver {
         while !draining.is_draining() {
             let mut pause = IDLE;
             if working.len() <= AT_ONCE / 2 {
-                match self.take(AT_ONCE - working.len()).await {
+                let room = AT_ONCE - working.len();
+                match beside(&mut working, self.take(room)).await {
                     Ok((taken, next)) => {
                         working.extend(taken.into_iter().map(|(due, trace)| self.work(due, trace)));
                         pause = next.min(IDLE);
@@ -206,4 +207,19 @@ async fn background<F: Future>(
     work: F,
 ) -> Result<F::Output, mesh::deadline::Late> {
     ctx::background(name, BUDGET, trace, work).await
+}
+
+/// Waits for `next` while the work under way goes on. Work that nobody polls would keep the
+/// connections that `next` waits for.
+async fn beside<T>(
+    working: &mut FuturesUnordered<impl Future<Output = ()>>,
+    next: impl Future<Output = T>,
+) -> T {
+    let mut next = pin!(next);
+    loop {
+        tokio::select! {
+            done = &mut next => return done,
+            Some(()) = working.next() => {}
+        }
+    }
 }

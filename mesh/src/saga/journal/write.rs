@@ -123,7 +123,8 @@ pub(in crate::saga) async fn due_if_waiting(
     key: &str,
     now: i64,
 ) -> Result<(), Failure> {
-    let sql = "UPDATE saga SET next_run_at = $3 WHERE kind = $1 AND key = $2          AND state IN ('RUNNING', 'COMPENSATING', 'STUCK') AND lease_owner IS NULL";
+    let sql = "UPDATE saga SET next_run_at = $3 WHERE kind = $1 AND key = $2 \
+         AND state IN ('RUNNING', 'COMPENSATING', 'STUCK') AND lease_owner IS NULL";
     let values = vec![kind.into(), key.into(), now.into()];
     execute(txn, "wake a saga", sql, values).await.map(|_woken| ())
 }
@@ -135,7 +136,8 @@ pub(in crate::saga) async fn due_forward(
     key: &str,
     now: i64,
 ) -> Result<bool, Failure> {
-    let sql = "UPDATE saga SET next_run_at = $3, revision = revision + 1 WHERE kind = $1          AND key = $2 AND state IN ('RUNNING', 'STUCK', 'PAUSED') AND reason IS NULL";
+    let sql = "UPDATE saga SET next_run_at = $3, revision = revision + 1 WHERE kind = $1 \
+         AND key = $2 AND state IN ('RUNNING', 'STUCK', 'PAUSED') AND reason IS NULL";
     let values = vec![kind.into(), key.into(), now.into()];
     Ok(execute(txn, "wake a saga", sql, values).await? == 1)
 }

@@ -22,19 +22,8 @@ pub struct Shelf {
     pub sku: Sku,
     /// Where.
     pub place: Place,
-    /// How many can be promised of what lies there; may be negative.
+    /// How many can be promised of what lies there.
     pub available: i64,
-    /// How far below zero promises may take it.
-    pub backorder_limit: i64,
-}
-
-/// Whether lines may be promised before the goods have come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backorder {
-    /// Only what is available.
-    Refused,
-    /// Up to the limit of each shelf.
-    Allowed,
 }
 
 /// The part of a line that comes from one place.
@@ -48,20 +37,10 @@ pub struct Allotment {
     pub place: Place,
     /// How many, above zero.
     pub quantity: i64,
-    /// How many of them wait for goods to come.
-    pub backordered: i64,
     /// How many have left.
     pub shipped: i64,
     /// How many of those have come back.
     pub returned: i64,
-}
-
-impl Allotment {
-    /// How many have not left.
-    #[must_use]
-    pub fn open(&self) -> i64 {
-        self.quantity - self.shipped
-    }
 }
 
 /// A line that cannot be served in full.
@@ -77,61 +56,36 @@ pub struct Short {
     pub available: i64,
 }
 
-/// A reservation's line that waits for goods.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// The id of the reservation.
-    pub reservation: String,
-    /// The id of the order's line.
-    pub line: String,
-    /// For how many.
-    pub backordered: i64,
+impl Allotment {
+    /// How many have not left.
+    #[must_use]
+    pub fn open(&self) -> i64 {
+        self.quantity - self.shipped
+    }
 }
 
 /// Allots every line in full, or says which lines are short.
 ///
-/// The first place that serves all lines from what is available serves them; else each line,
-/// in turn, is taken from where most is left, and if that is allowed, the rest is owed by the
-/// place with the most room to its limit. Of equals, the first by id: the same input gets the
-/// same answer.
+/// The first place that serves all lines serves them; else each line, in turn, is taken from
+/// where most is left. Of equals, the first by id: the same input gets the same answer.
 ///
 /// # Errors
 /// Every [`Short`] line, in the order of the lines.
-pub fn allocate(
-    lines: &[Wanted],
-    shelves: &[Shelf],
-    backorder: Backorder,
-) -> Result<Vec<Allotment>, Vec<Short>> {
+pub fn allocate(lines: &[Wanted], shelves: &[Shelf]) -> Result<Vec<Allotment>, Vec<Short>> {
     if let Some(place) = serves_all(lines, shelves) {
-        return Ok(lines.iter().map(|line| allot(line, &place, line.quantity, 0)).collect());
+        return Ok(lines.iter().map(|line| allot(line, &place, line.quantity)).collect());
     }
     let mut left = shelves.to_vec();
     left.sort_by(|a, b| a.place.cmp(&b.place));
     let mut allotted = Vec::new();
     let mut short = Vec::new();
     for line in lines {
-        match split(line, &mut left, backorder) {
+        match split(line, &mut left) {
             Ok(parts) => allotted.extend(parts),
             Err(line) => short.push(line),
         }
     }
     if short.is_empty() { Ok(allotted) } else { Err(short) }
-}
-
-/// Divides `goods` among the lines that wait for them, first come, first served: how many each
-/// line gets, lines that get nothing left out.
-#[must_use]
-pub fn serve(waiting: &[Waiting], goods: i64) -> Vec<(&Waiting, i64)> {
-    let mut left = goods;
-    let mut served = Vec::new();
-    for line in waiting {
-        let part = line.backordered.min(left);
-        if part > 0 {
-            left -= part;
-            served.push((line, part));
-        }
-    }
-    served
 }
 
 fn serves_all(lines: &[Wanted], shelves: &[Shelf]) -> Option<Place> {
@@ -149,28 +103,15 @@ fn serves_all(lines: &[Wanted], shelves: &[Shelf]) -> Option<Place> {
 }
 
 /// Takes a line from the shelves, or leaves them as they are.
-fn split(
-    line: &Wanted,
-    shelves: &mut [Shelf],
-    backorder: Backorder,
-) -> Result<Vec<Allotment>, Short> {
+fn split(line: &Wanted, shelves: &mut [Shelf]) -> Result<Vec<Allotment>, Short> {
     let mut order: Vec<usize> = (0..shelves.len())
         .filter(|&at| shelves.get(at).is_some_and(|s| s.sku == line.sku))
         .collect();
-    let available = |at: &usize| shelves.get(*at).map_or(0, |shelf| shelf.available);
+    let available = |at: &usize| shelves.get(*at).map_or(0, |shelf| shelf.available.max(0));
     // The sort is stable: of equals, the first place comes first.
     order.sort_by_key(|at| Reverse(available(at)));
-    let stocked: i64 = order.iter().map(|at| available(at).max(0)).sum();
-    let room = |at: &usize| {
-        shelves.get(*at).map_or(0, |shelf| (shelf.backorder_limit + shelf.available.min(0)).max(0))
-    };
-    let owed = (line.quantity - stocked).max(0);
-    let owing = match backorder {
-        Backorder::Refused => None,
-        // `max_by_key` answers the last of equals.
-        Backorder::Allowed => order.iter().rev().max_by_key(|at| room(at)).copied(),
-    };
-    if owed > owing.as_ref().map_or(0, room) {
+    let stocked: i64 = order.iter().map(available).sum();
+    if line.quantity > stocked {
         return Err(Short {
             line: line.line.clone(),
             sku: line.sku.clone(),
@@ -178,29 +119,27 @@ fn split(
             available: stocked,
         });
     }
-    let mut rest = line.quantity - owed;
+    let mut rest = line.quantity;
     let mut parts: Vec<Allotment> = Vec::new();
     for at in order {
         let Some(shelf) = shelves.get_mut(at) else { continue };
         let taken = shelf.available.max(0).min(rest);
-        let later = if owing == Some(at) { owed } else { 0 };
-        if taken + later > 0 {
+        if taken > 0 {
             rest -= taken;
-            shelf.available -= taken + later;
-            parts.push(allot(line, &shelf.place, taken + later, later));
+            shelf.available -= taken;
+            parts.push(allot(line, &shelf.place, taken));
         }
     }
     parts.sort_by(|a, b| a.place.cmp(&b.place));
     Ok(parts)
 }
 
-fn allot(line: &Wanted, place: &Place, quantity: i64, backordered: i64) -> Allotment {
+fn allot(line: &Wanted, place: &Place, quantity: i64) -> Allotment {
     Allotment {
         line: line.line.clone(),
         sku: line.sku.clone(),
         place: place.clone(),
         quantity,
-        backordered,
         shipped: 0,
         returned: 0,
     }
@@ -216,22 +155,16 @@ mod tests {
         Wanted { line: line.to_owned(), sku: Sku::parse(sku).unwrap(), quantity }
     }
 
-    fn shelf(sku: &str, place: &str, available: i64, backorder_limit: i64) -> Shelf {
-        Shelf {
-            sku: Sku::parse(sku).unwrap(),
-            place: Place::parse(place).unwrap(),
-            available,
-            backorder_limit,
-        }
+    fn shelf(sku: &str, place: &str, available: i64) -> Shelf {
+        Shelf { sku: Sku::parse(sku).unwrap(), place: Place::parse(place).unwrap(), available }
     }
 
-    /// `line:quantity(of which backordered)@place`, one word a part.
+    /// `line:quantity@place`, one word a part; `line!available/wanted`, one word a short line.
     fn told(answer: &Result<Vec<Allotment>, Vec<Short>>) -> String {
         let words: Vec<String> = match answer {
-            Ok(parts) => parts
-                .iter()
-                .map(|p| format!("{}:{}({})@{}", p.line, p.quantity, p.backordered, p.place))
-                .collect(),
+            Ok(parts) => {
+                parts.iter().map(|p| format!("{}:{}@{}", p.line, p.quantity, p.place)).collect()
+            }
             Err(short) => {
                 short.iter().map(|s| format!("{}!{}/{}", s.line, s.available, s.wanted)).collect()
             }
@@ -243,64 +176,30 @@ mod tests {
     fn one_place_serves_all_lines_if_one_can() {
         let lines = [wanted("1", "A", 2), wanted("2", "B", 2)];
         let shelves = [
-            shelf("A", "east", 9, 0),
-            shelf("A", "north", 2, 0),
-            shelf("A", "west", 5, 0),
-            shelf("B", "east", 1, 0),
-            shelf("B", "north", 2, 0),
-            shelf("B", "west", 5, 0),
+            shelf("A", "east", 9),
+            shelf("A", "north", 2),
+            shelf("A", "west", 5),
+            shelf("B", "east", 1),
+            shelf("B", "north", 2),
+            shelf("B", "west", 5),
         ];
-        let answer = allocate(&lines, &shelves, Backorder::Refused);
-        assert_eq!(told(&answer), "1:2(0)@north 2:2(0)@north");
+        assert_eq!(told(&allocate(&lines, &shelves)), "1:2@north 2:2@north");
     }
 
     #[test]
     fn else_each_line_is_taken_from_where_most_is_left() {
         let lines = [wanted("1", "A", 4), wanted("2", "A", 4)];
-        let shelves = [shelf("A", "east", 3, 0), shelf("A", "north", 5, 0)];
-        let answer = allocate(&lines, &shelves, Backorder::Refused);
-        assert_eq!(told(&answer), "1:4(0)@north 2:3(0)@east 2:1(0)@north");
+        let shelves = [shelf("A", "east", 3), shelf("A", "north", 5)];
+        assert_eq!(told(&allocate(&lines, &shelves)), "1:4@north 2:3@east 2:1@north");
     }
 
     #[test]
     fn every_short_line_is_told() {
         let lines =
             [wanted("1", "A", 4), wanted("2", "B", 1), wanted("3", "C", 1), wanted("4", "A", 1)];
-        let shelves = [shelf("A", "east", 3, 9), shelf("B", "north", 1, 9)];
-        let answer = allocate(&lines, &shelves, Backorder::Refused);
+        let shelves = [shelf("A", "east", 3), shelf("B", "north", 1)];
         // The fourth line is not short: the first one did not take what it could not have in full.
-        assert_eq!(told(&answer), "1!3/4 3!0/1");
-    }
-
-    #[test]
-    fn what_is_owed_stays_within_the_limit_of_one_place() {
-        let lines = [wanted("1", "A", 8)];
-        let shelves = [shelf("A", "east", 3, 4), shelf("A", "north", 0, 5)];
-        let allowed = allocate(&lines, &shelves, Backorder::Allowed);
-        assert_eq!(told(&allowed), "1:3(0)@east 1:5(5)@north");
-        assert_eq!(told(&allocate(&lines, &shelves, Backorder::Refused)), "1!3/8");
-        let deep = [shelf("A", "east", -3, 4), shelf("A", "north", -5, 5)];
-        assert_eq!(
-            told(&allocate(&[wanted("1", "A", 1)], &deep, Backorder::Allowed)),
-            "1:1(1)@east"
-        );
-        assert_eq!(told(&allocate(&[wanted("1", "A", 2)], &deep, Backorder::Allowed)), "1!0/2");
-    }
-
-    #[test]
-    fn goods_go_to_those_who_wait_longest() {
-        let waiting = |name: &str, backordered| Waiting {
-            reservation: name.to_owned(),
-            line: "1".to_owned(),
-            backordered,
-        };
-        let all = [waiting("a", 2), waiting("b", 3), waiting("c", 1)];
-        let got = |goods| -> Vec<(String, i64)> {
-            serve(&all, goods).into_iter().map(|(w, n)| (w.reservation.clone(), n)).collect()
-        };
-        assert_eq!(got(0), []);
-        assert_eq!(got(3), [("a".to_owned(), 2), ("b".to_owned(), 1)]);
-        assert_eq!(got(9), [("a".to_owned(), 2), ("b".to_owned(), 3), ("c".to_owned(), 1)]);
+        assert_eq!(told(&allocate(&lines, &shelves)), "1!3/4 3!0/1");
     }
 
     fn lines() -> impl Strategy<Value = Vec<Wanted>> {
@@ -313,40 +212,30 @@ mod tests {
     }
 
     fn shelves() -> impl Strategy<Value = Vec<Shelf>> {
-        prop::collection::btree_map(("[AB]", "[a-c]"), (-3_i64..8, 0_i64..5), 0..6).prop_map(
-            |shelves| {
-                let row = |((sku, place), (available, limit)): ((String, String), (i64, i64))| {
-                    shelf(&sku, &place, available.max(-limit), limit)
-                };
-                shelves.into_iter().map(row).collect()
-            },
-        )
+        prop::collection::btree_map(("[AB]", "[a-c]"), 0_i64..8, 0..6).prop_map(|shelves| {
+            let row =
+                |((sku, place), available): ((String, String), i64)| shelf(&sku, &place, available);
+            shelves.into_iter().map(row).collect()
+        })
     }
 
     proptest! {
         #[test]
         fn an_allotment_fills_every_line_and_takes_nothing_that_is_not_there(
-            lines in lines(), shelves in shelves(), allowed in any::<bool>(),
+            lines in lines(), shelves in shelves(),
         ) {
-            let backorder = if allowed { Backorder::Allowed } else { Backorder::Refused };
-            let answer = allocate(&lines, &shelves, backorder);
+            let answer = allocate(&lines, &shelves);
             let mut mixed = shelves.clone();
             mixed.reverse();
-            prop_assert_eq!(&answer, &allocate(&lines, &mixed, backorder), "same input, same answer");
+            prop_assert_eq!(&answer, &allocate(&lines, &mixed), "same input, same answer");
             let Ok(parts) = answer else { return Ok(()) };
             for line in &lines {
                 let sum: i64 = parts.iter().filter(|p| p.line == line.line).map(|p| p.quantity).sum();
                 prop_assert_eq!(sum, line.quantity);
             }
             for shelf in &shelves {
-                let here = || parts.iter().filter(|p| p.sku == shelf.sku && p.place == shelf.place);
-                let taken: i64 = here().map(|p| p.quantity).sum();
-                let owed: i64 = here().map(|p| p.backordered).sum();
-                let limit = if allowed { shelf.backorder_limit } else { 0 };
-                prop_assert!(taken == 0 || shelf.available - taken >= -limit);
-                // What is owed is exactly what goes below zero.
-                let below = (taken - shelf.available).max(0) - (-shelf.available).max(0);
-                prop_assert_eq!(owed, if taken == 0 { 0 } else { below });
+                let here = parts.iter().filter(|p| p.sku == shelf.sku && p.place == shelf.place);
+                prop_assert!(here.map(|p| p.quantity).sum::<i64>() <= shelf.available);
             }
         }
     }

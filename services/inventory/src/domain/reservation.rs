@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Movement, Place, Refusal, Sku,
-    allocation::{Allotment, Backorder, Wanted},
+    allocation::{Allotment, Wanted},
 };
 
 pub use delivery::Part;
@@ -25,8 +25,6 @@ pub struct Reservation {
     pub saga: Option<String>,
     /// Where it stands.
     pub state: State,
-    /// Whether lines may be promised before the goods have come.
-    pub backorder: Backorder,
     /// What is kept, and where.
     pub parts: Vec<Allotment>,
     /// When the hold ends by time.
@@ -153,7 +151,6 @@ impl Reservation {
         id: Uuid,
         order: Option<Uuid>,
         owner: Authority<'_>,
-        backorder: Backorder,
         parts: Vec<Allotment>,
         terms: Terms,
         at: OffsetDateTime,
@@ -169,7 +166,6 @@ impl Reservation {
             order,
             saga,
             state: State::Held,
-            backorder,
             parts,
             expires_at,
             overdue_at,
@@ -190,7 +186,6 @@ impl Reservation {
             order: None,
             saga: Some(saga.to_owned()),
             state: State::Released,
-            backorder: Backorder::Refused,
             parts: Vec::new(),
             expires_at: at,
             overdue_at: None,
@@ -399,7 +394,6 @@ mod tests {
             sku: Sku::parse(sku).unwrap(),
             place: Place::parse(place).unwrap(),
             quantity,
-            backordered: 0,
             shipped: 0,
             returned: 0,
         }
@@ -412,8 +406,7 @@ mod tests {
             part("2", "A", "east", 3),
             part("3", "B", "north", 4),
         ];
-        let (mut held, _) =
-            Reservation::hold(Uuid::nil(), None, owner, Backorder::Refused, parts, TERMS, NOON);
+        let (mut held, _) = Reservation::hold(Uuid::nil(), None, owner, parts, TERMS, NOON);
         held.state = state;
         held
     }

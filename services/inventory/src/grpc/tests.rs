@@ -17,6 +17,7 @@ use super::*;
 use crate::{
     domain::{Counters, Movement, Place, Sku},
     jobs,
+    store::Moved,
 };
 
 /// One test on SQLite, and the same on PostgreSQL.
@@ -45,6 +46,7 @@ on_both! {
     a_repeated_command_is_told_the_same_whatever_has_happened_since
     a_repeated_request_is_told_the_same_and_another_one_nothing
     a_release_before_its_hold_bars_it
+    a_release_reverses_what_its_step_reserved_and_nothing_else
     a_hold_that_was_refused_leaves_nothing_to_undo
     a_command_that_was_refused_may_come_again_and_ask_for_less
     a_hold_that_was_refused_and_undone_does_not_come_again
@@ -213,9 +215,13 @@ impl Shop {
         call!(self, orders(), restock_reservation, request)
     }
 
-    async fn state(&self, name: &str) -> api::reservation::State {
+    async fn reservation(&self, name: &str) -> api::Reservation {
         let request = api::GetReservationRequest { name: name.to_owned() };
-        call!(self, clerk(), get_reservation, request).expect("a reservation").state()
+        call!(self, clerk(), get_reservation, request).expect("a reservation")
+    }
+
+    async fn state(&self, name: &str) -> api::reservation::State {
+        self.reservation(name).await.state()
     }
 
     async fn at(&self, at: OffsetDateTime) {
@@ -287,59 +293,113 @@ impl Dice {
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % sides
     }
+
+    /// The place of one of so many; 0 if there are none.
+    fn pick(&mut self, of: usize) -> usize {
+        let sides = u64::try_from(of.max(1)).expect("fits");
+        usize::try_from(self.roll(sides)).expect("fits")
+    }
 }
 
+const PLACES: [&str; 3] = ["east", "north", "west"];
+const SKUS: [&str; 2] = ["A", "B"];
+
 async fn a_fold_of_the_movements_gives_the_counters(shop: Shop) {
-    let (places, skus) = (["east", "north", "west"], ["A", "B"]);
-    for place in places {
-        for sku in skus {
+    for place in PLACES {
+        for sku in SKUS {
             shop.stock(place, sku, 20).await;
         }
     }
     let mut dice = Dice(42);
     let mut made: Vec<String> = Vec::new();
-    let start = clock::now();
-    let pick = |dice: &mut Dice, of: usize| {
-        usize::try_from(dice.roll(u64::try_from(of.max(1)).expect("fits"))).expect("fits")
-    };
-    for round in 0..150 {
-        let some = made.get(pick(&mut dice, made.len())).cloned();
-        match (dice.roll(6), some) {
-            (0 | 1, _) | (_, None) => {
-                let lines: Vec<(&str, i32)> = (0..=dice.roll(2))
-                    .map(|_| {
-                        let quantity = i32::try_from(dice.roll(9) + 1).expect("fits");
-                        (skus[pick(&mut dice, 2)], quantity)
-                    })
-                    .collect();
-                if let Ok(held) = shop.hold(&wanted(&lines)).await {
-                    made.push(held.name);
-                }
-            }
-            (2, Some(name)) => drop(shop.commit(&name, None).await),
-            (5, Some(name)) if round % 10 != 0 => {
-                let part = [("1", places[pick(&mut dice, 3)], 1)];
-                drop(shop.fulfill(&name, &part, None).await);
-                if dice.roll(3) == 0 {
-                    drop(shop.restock(&name, &part, None).await);
-                }
-            }
-            (3, Some(name)) => drop(shop.release(&name, None).await),
-            (4, _) => {
-                let delta = i64::try_from(dice.roll(20)).expect("fits") - 10;
-                let (place, sku) = (places[pick(&mut dice, 3)], skus[pick(&mut dice, 2)]);
-                drop(shop.adjust(place, sku, delta).await);
-            }
-            (_, Some(_)) if round % 10 == 0 => shop.at(start + Duration::minutes(11)).await,
-            (_, Some(_)) => {}
-        }
+    for _ in 0..400 {
+        let some = made.get(dice.pick(made.len())).cloned();
+        made.extend(something_happens(&shop, &mut dice, some).await);
     }
-    let ledger = shop.ledger().await;
-    assert!(ledger.values().any(|(counters, _)| counters.held + counters.allocated > 0));
-    for (name, (counters, fold)) in ledger {
+    for (name, (counters, fold)) in shop.ledger().await {
         assert_eq!(counters, fold, "{name}");
         assert!(counters.available() >= 0, "{name}");
     }
+    let all = shop.inventory.store.movements("", None, None, 100_000).await.expect("reads");
+    let total = |kind: Movement| -> i64 {
+        all.iter().filter(|moved| moved.movement == kind).map(|moved| moved.quantity).sum()
+    };
+    use Movement::{
+        Adjusted, Allocated, Deallocated, Held, HoldExpired, HoldReleased, Received, Returned,
+        Shipped,
+    };
+    for kind in [Held, HoldReleased, HoldExpired, Allocated, Deallocated, Shipped, Returned] {
+        assert!(total(kind) > 0, "{kind:?} never happened: the dice prove nothing");
+    }
+    assert!(total(Shipped) <= total(Received) + total(Adjusted) + total(Returned));
+    // What was held ends once, and what has ended keeps nothing.
+    for name in made {
+        let reservation = shop.reservation(&name).await;
+        let sum = |kind: Movement| -> i64 {
+            let of_it = |moved: &&Moved| {
+                moved.movement == kind
+                    && moved.cause.is_some_and(|id| name.ends_with(&id.to_string()))
+            };
+            all.iter().filter(of_it).map(|moved| moved.quantity).sum()
+        };
+        let parts = || reservation.lines.iter().flat_map(|line| &line.allotments);
+        let wanted: i64 = parts().map(|part| i64::from(part.quantity)).sum();
+        let shipped: i64 = parts().map(|part| i64::from(part.shipped)).sum();
+        let returned: i64 = parts().map(|part| i64::from(part.returned)).sum();
+        let (held, allocated) = match reservation.state() {
+            api::reservation::State::Held => (wanted, 0),
+            api::reservation::State::Committed => (0, wanted - shipped),
+            api::reservation::State::Unspecified
+            | api::reservation::State::Fulfilled
+            | api::reservation::State::Released
+            | api::reservation::State::Expired => (0, 0),
+        };
+        let kept = sum(Held) - sum(HoldReleased) - sum(HoldExpired) - sum(Allocated);
+        assert_eq!(kept, held, "{name}");
+        assert_eq!(sum(Allocated) - sum(Deallocated) - sum(Shipped), allocated, "{name}");
+        assert_eq!((sum(Shipped), sum(Returned)), (shipped, returned), "{name}");
+    }
+}
+
+/// One call of somebody, as the dice fall, mostly about `some` reservation; the name of one that
+/// was made. Whether a rule refuses it is not asked.
+async fn something_happens(shop: &Shop, dice: &mut Dice, some: Option<String>) -> Option<String> {
+    match (dice.roll(10), some) {
+        (0 | 1, _) | (_, None) => {
+            let lines: Vec<(&str, i32)> = (0..=dice.roll(2))
+                .map(|_| (SKUS[dice.pick(2)], i32::try_from(dice.roll(9) + 1).expect("fits")))
+                .collect();
+            return shop.hold(&wanted(&lines)).await.ok().map(|held| held.name);
+        }
+        (2 | 3, Some(name)) => drop(shop.commit(&name, None).await),
+        (4, Some(name)) => drop(shop.release(&name, None).await),
+        (5 | 6, Some(name)) => {
+            let part = some_part(shop, dice, &name).await;
+            drop(shop.fulfill(&name, &[(&part.0, &part.1, part.2)], None).await);
+        }
+        (7, Some(name)) => {
+            let part = some_part(shop, dice, &name).await;
+            drop(shop.restock(&name, &[(&part.0, &part.1, part.2)], None).await);
+        }
+        (8, _) => {
+            let delta = i64::try_from(dice.roll(20)).expect("fits") - 8;
+            drop(shop.adjust(PLACES[dice.pick(3)], SKUS[dice.pick(2)], delta).await);
+        }
+        (_, Some(_)) if dice.roll(4) == 0 => {
+            shop.at(clock::now() + Duration::minutes(11)).await;
+        }
+        (_, Some(_)) => {}
+    }
+    None
+}
+
+/// A line of a reservation, where it is taken from, and a quantity that may be too much.
+async fn some_part(shop: &Shop, dice: &mut Dice, name: &str) -> (String, String, i32) {
+    let reservation = shop.reservation(name).await;
+    let line = &reservation.lines[dice.pick(reservation.lines.len())];
+    let part = &line.allotments[dice.pick(line.allotments.len())];
+    let place = part.location.trim_start_matches("locations/").to_owned();
+    (line.line_id.clone(), place, i32::try_from(dice.roll(3) + 1).expect("fits"))
 }
 
 async fn a_repeated_command_is_told_the_same_whatever_has_happened_since(shop: Shop) {
@@ -405,6 +465,26 @@ async fn a_release_before_its_hold_bars_it(shop: Shop) {
     assert_eq!(shop.read("stocks/north~MUG").await.held, 0);
     let unknown = format!("reservations/{}", clock::id());
     assert_eq!(reason(&shop.release(&unknown, None).await.expect_err("unknown")), "NOT_FOUND");
+}
+
+async fn a_release_reverses_what_its_step_reserved_and_nothing_else(shop: Shop) {
+    shop.stock("north", "MUG", 5).await;
+    let owner = clock::id();
+    let mut first = wanted(&[("MUG", 1)]);
+    first.command = saga_step(owner, "hold_stock");
+    let first_held = shop.hold(&first).await.expect("held");
+    let mut second = wanted(&[("MUG", 2)]);
+    second.command = saga_step(owner, "hold_stock#2");
+    let second_held = shop.hold(&second).await.expect("held");
+    // With one's name and the other's step, neither would be what was asked for.
+    let undo = saga_step(owner, "hold_stock");
+    let mixed = shop.release(&second_held.name, undo.clone()).await.expect_err("not its own");
+    assert_names("name", &mixed);
+    assert_eq!(shop.read("stocks/north~MUG").await.held, 3);
+    shop.release(&first_held.name, undo).await.expect("its own");
+    assert_eq!(shop.state(&first_held.name).await, api::reservation::State::Released);
+    assert_eq!(shop.state(&second_held.name).await, api::reservation::State::Held);
+    assert_eq!(shop.read("stocks/north~MUG").await.held, 2);
 }
 
 async fn a_hold_that_was_refused_leaves_nothing_to_undo(shop: Shop) {
@@ -597,6 +677,14 @@ async fn goods_that_came_back_are_there_again_once(shop: Shop) {
     }
     let stock = shop.read("stocks/north~MUG").await;
     assert_eq!((stock.on_hand, stock.available), (2, 2));
+    let expected = ["1 stock.held", "2 stock.allocated", "3 stock.shipped", "4 stock.returned"];
+    assert_eq!(events_of(&shop, &held.name).await, expected);
+    let found = shop.reservation(&held.name).await;
+    assert_eq!(found.state(), api::reservation::State::Fulfilled);
+    let part = &found.lines[0].allotments[0];
+    assert_eq!((part.quantity, part.shipped, part.returned), (2, 2, 2));
+    let more = shop.restock(&held.name, &[("1", "north", 1)], saga_step(saga, "restock@2")).await;
+    assert_eq!(reason(&more.expect_err("all is back")), "RESERVATION_STATE");
 }
 
 async fn what_has_not_left_cannot_come_back_and_what_is_not_left_cannot_leave(shop: Shop) {
@@ -788,6 +876,18 @@ async fn a_bad_field_is_named(shop: Shop) {
         };
         assert_names(field, &call!(shop, clerk(), adjust_stock, request).expect_err(field));
     }
+    let name = format!("reservations/{}", clock::id());
+    for (field, line, place, quantity) in [
+        ("lines[0].line_id", "", "north", 1),
+        ("lines[0].quantity", "1", "north", 0),
+        ("lines[0].quantity", "1", "north", i32::MAX),
+        ("lines[0].location", "1", "North", 1),
+    ] {
+        let part = [(line, place, quantity)];
+        assert_names(field, &shop.fulfill(&name, &part, None).await.expect_err(field));
+        assert_names(field, &shop.restock(&name, &part, None).await.expect_err(field));
+    }
+    assert_names("lines", &shop.fulfill(&name, &[], None).await.expect_err("no lines"));
     for seconds in [0, -1, 86_401, i64::MAX] {
         let request = api::ExtendReservationRequest {
             name: format!("reservations/{}", clock::id()),

@@ -6,6 +6,7 @@ use mesh::{
     outbox,
     store::Txn,
 };
+use proto::inventory::v1 as api;
 use time::Duration;
 use uuid::Uuid;
 
@@ -18,7 +19,7 @@ use super::{
 use crate::{
     domain::{
         Refusal,
-        allocation::{Backorder, Wanted, allocate},
+        allocation::{Wanted, allocate},
         reservation::{Change, Commit, Event, Part, Reservation, State, Terms},
     },
     error::Error,
@@ -175,13 +176,12 @@ impl Store {
         name: &str,
     ) -> Result<Reservation, Error> {
         let shelves = self.shelves(txn, &ask.lines).await?;
-        let parts = allocate(&ask.lines, &shelves, Backorder::Refused)
+        let parts = allocate(&ask.lines, &shelves)
             .map_err(|short| Error::refused(name)(Refusal::OutOfStock(short)))?;
         let (held, change) = Reservation::hold(
             ask.id,
             ask.order,
             call.once.authority(),
-            Backorder::Refused,
             parts,
             Terms::STANDARD,
             call.at,
@@ -230,7 +230,7 @@ impl Store {
             }
             Commit::Expired(lines) => {
                 let shelves = self.shelves(txn, &lines).await?;
-                let parts = allocate(&lines, &shelves, Backorder::Refused).map_err(|short| {
+                let parts = allocate(&lines, &shelves).map_err(|short| {
                     Error::refused(name)(match short.into_iter().next() {
                         Some(first) => Refusal::Expired { sku: first.sku },
                         None => Refusal::State(State::Expired),
@@ -301,6 +301,11 @@ impl Store {
         };
         let name = events::reservation_name(id);
         let undone = match done {
+            // What is reversed is what the command did: a request that names another reservation
+            // would leave it held.
+            Answer::Success(_) if reserved(&done)? != name => {
+                return Err(Error::malformed("name", "is not what this step reserved"));
+            }
             Answer::Success(_) => self.released(txn, call, id, &name).await,
             // What was refused left nothing to reverse.
             Answer::Refusal { .. } => self.barred(txn, call, &command.saga, id).await,
@@ -332,6 +337,12 @@ impl Store {
     async fn found(&self, txn: &Txn, id: Uuid, name: &str) -> Result<Reservation, Error> {
         self.locked(txn, id).await?.ok_or_else(|| Error::NotFound(name.to_owned()))
     }
+}
+
+/// The reservation that a command was told of.
+fn reserved(told: &Answer) -> Result<String, Error> {
+    let told: Result<api::Reservation, _> = told.replay();
+    Ok(told.map_err(|status| Error::Again(Box::new(status)))?.name)
 }
 
 /// Moves the stock and publishes the event. The reservation's row took its revision before.

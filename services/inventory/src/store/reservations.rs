@@ -13,7 +13,7 @@ use super::{Store, broken, marks};
 use crate::{
     domain::{
         Place, Sku,
-        allocation::{Allotment, Backorder},
+        allocation::Allotment,
         reservation::{Reservation, State},
     },
     error::Error,
@@ -115,7 +115,6 @@ pub(super) async fn select<C: ConnectionTrait>(
             sku: Sku::parse(&line.sku).map_err(|_bad| broken("sku"))?,
             place: Place::parse(&line.location).map_err(|_bad| broken("location"))?,
             quantity: line.quantity,
-            backordered: 0,
             shipped: line.shipped,
             returned: line.returned,
         };
@@ -234,7 +233,6 @@ fn read(row: Row, parts: Vec<Allotment>) -> Result<Reservation, Failure> {
             .into_iter()
             .find(|state| state.to_string() == row.state)
             .ok_or_else(|| broken("state"))?,
-        backorder: Backorder::Refused,
         parts,
         expires_at: from_micros(row.expires_at),
         overdue_at: row.overdue_at.map(from_micros),

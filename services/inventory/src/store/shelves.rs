@@ -34,7 +34,6 @@ struct Row {
     sku: String,
     location: String,
     available: i64,
-    backorder_limit: i64,
 }
 
 impl Store {
@@ -55,7 +54,7 @@ impl Store {
             " ORDER BY sku, location"
         };
         let sql = [
-            "SELECT sku, location, on_hand - held - allocated AS available, backorder_limit \
+            "SELECT sku, location, on_hand - held - allocated AS available \
              FROM stock WHERE sku IN (",
             &marks.join(", "),
             ")",
@@ -70,7 +69,6 @@ impl Store {
                 sku: Sku::parse(&row.sku).map_err(|_bad| broken("sku"))?,
                 place: Place::parse(&row.location).map_err(|_bad| broken("location"))?,
                 available: row.available,
-                backorder_limit: row.backorder_limit,
             })
         };
         found.into_iter().map(shelf).collect()

@@ -22,7 +22,6 @@ struct Row {
     on_hand: i64,
     held: i64,
     allocated: i64,
-    backorder_limit: i64,
     revision: i64,
     created_at: i64,
     updated_at: i64,
@@ -150,8 +149,9 @@ impl Store {
 }
 
 async fn save(txn: &Txn, stock: &Stock, name: &str) -> Result<(), Error> {
+    // Nothing is promised before it has come.
     let sql = "INSERT INTO stock (sku, location, on_hand, held, allocated, backorder_limit, \
-         revision, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+         revision, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, 0, $6, $7, $8) \
          ON CONFLICT (sku, location) DO UPDATE SET on_hand = excluded.on_hand, \
          revision = excluded.revision, updated_at = excluded.updated_at \
          WHERE stock.revision = excluded.revision - 1";
@@ -161,7 +161,6 @@ async fn save(txn: &Txn, stock: &Stock, name: &str) -> Result<(), Error> {
         stock.counters.on_hand.into(),
         stock.counters.held.into(),
         stock.counters.allocated.into(),
-        stock.backorder_limit.into(),
         stock.revision.into(),
         micros(stock.created_at).into(),
         micros(stock.updated_at).into(),
@@ -177,7 +176,6 @@ fn read(row: Row) -> Result<Stock, Failure> {
         sku: Sku::parse(&row.sku).map_err(|_bad| broken("sku"))?,
         place: Place::parse(&row.location).map_err(|_bad| broken("location"))?,
         counters: Counters { on_hand: row.on_hand, held: row.held, allocated: row.allocated },
-        backorder_limit: row.backorder_limit,
         revision: row.revision,
         created_at: from_micros(row.created_at),
         updated_at: from_micros(row.updated_at),

@@ -206,30 +206,6 @@ pub fn cancel_reason(reason: i32, wrong: &mut Violations) -> CancelReason {
     }
 }
 
-/// Behind which revision a watch goes on; the order has `current`.
-///
-/// # Errors
-/// [`Error::Malformed`] for what is not a token of this order.
-pub fn resume_token(token: &str, current: i64) -> Result<Option<i64>, Error> {
-    if token.is_empty() {
-        return Ok(None);
-    }
-    let mut wrong = Violations::default();
-    // It grants nothing: whoever may watch the order sees every revision of it.
-    let revision = token.strip_prefix('r').and_then(|revision| revision.parse().ok());
-    let revision = revision.filter(|revision| (0..=current).contains(revision));
-    if revision.is_none() {
-        wrong.add("resume_token", "is not one of this order");
-    }
-    wrong.none_or(revision)
-}
-
-/// What goes on behind this revision.
-#[must_use]
-pub fn token_of(revision: i64) -> String {
-    format!("r{revision}")
-}
-
 /// What somebody has to say about it.
 pub fn note(note: &str, wrong: &mut Violations) -> String {
     if note.chars().count() > NOTE_MAX {

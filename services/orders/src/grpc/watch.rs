@@ -60,7 +60,7 @@ impl Orders {
         // Before the order is read: what is told of it from now on is not missed.
         let mut trail = self.store.trail(id, 0);
         let stored = self.visible(id).await?;
-        let after = match parse::resume_token(&request.resume_token, stored.revision)? {
+        let after = match resume_token(&request.resume_token, stored.revision)? {
             None => stored.revision,
             Some(after) => {
                 let next = self.store.events(id, after, 1).await?;
@@ -114,8 +114,11 @@ impl Watch {
                 return Ok(());
             }
         }
+        if ended {
+            return Ok(());
+        }
         let mut state = None;
-        while !ended {
+        loop {
             // After the last state, what was written with it, and no waiting.
             let over = state.is_some_and(State::is_end);
             let heartbeat = clock::instant() + self.watching.heartbeat;
@@ -138,7 +141,6 @@ impl Watch {
                 }
             }
         }
-        Ok(())
     }
 
     /// What happened next; `None` if the process leaves.
@@ -159,7 +161,7 @@ impl Watch {
         let message = api::WatchOrderResponse {
             update: Some(update),
             revision,
-            resume_token: parse::token_of(revision),
+            resume_token: token_of(revision),
         };
         let sent = self.sender.send(message);
         match tokio::time::timeout(self.watching.patience, sent).await {
@@ -180,4 +182,24 @@ impl Default for Watching {
             ahead: 16,
         }
     }
+}
+
+/// Behind which revision a watch goes on; the order has `current`.
+fn resume_token(token: &str, current: i64) -> Result<Option<i64>, Error> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let mut wrong = parse::Violations::default();
+    // It grants nothing: whoever may watch the order sees every revision of it.
+    let revision = token.strip_prefix('r').and_then(|revision| revision.parse().ok());
+    let revision = revision.filter(|revision| (0..=current).contains(revision));
+    if revision.is_none() {
+        wrong.add("resume_token", "is not one of this order");
+    }
+    wrong.none_or(revision)
+}
+
+/// What goes on behind this revision.
+fn token_of(revision: i64) -> String {
+    format!("r{revision}")
 }

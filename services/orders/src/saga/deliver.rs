@@ -39,6 +39,9 @@ const PAY: Duration = Duration::from_secs(30);
 /// How seldom shipping is asked for parcels that are on their way, if no event comes.
 const LONGEST: Duration = Duration::from_secs(300);
 
+/// How seldom payments is asked for what it is finding out.
+const LONGEST_FOR_MONEY: Duration = Duration::from_secs(30);
+
 /// How soon to go on with what could not be finished now, once something else was.
 const SOON: Duration = Duration::from_millis(200);
 
@@ -265,7 +268,7 @@ impl Way<'_> {
             let mut payments = self.saga.peers.payments.clone();
             let payment = payments.void_payment(request.within(PAY)).await?.into_inner();
             if Amounts::of(&payment)?.live() > 0 {
-                return Err(self.wait("the payment is being voided"));
+                return Err(self.wait_at_most(LONGEST_FOR_MONEY, "the payment is being voided"));
             }
             for parcel in unclear {
                 self.pay_back_what_was_taken(parcel).await?;
@@ -313,9 +316,13 @@ impl Way<'_> {
     }
 
     fn wait(&self, why: &str) -> Outcome {
+        self.wait_at_most(LONGEST, why)
+    }
+
+    fn wait_at_most(&self, longest: Duration, why: &str) -> Outcome {
         let waited = Duration::try_from(self.at - self.order.updated_at).unwrap_or_default();
-        let first = self.saga.patience.delivery_look.min(LONGEST);
-        Outcome::wait(self.at + waited.clamp(first, LONGEST), why)
+        let first = self.saga.patience.delivery_look.min(longest);
+        Outcome::wait(self.at + waited.clamp(first, longest), why)
     }
 
     /// What is recorded: how far it came, whatever stopped it.

@@ -13,8 +13,8 @@ use time::macros::datetime;
 
 use super::*;
 use crate::domain::{
-    Address, Agreement, Ask, CancelReason, Cancellation, Draft, Price, RejectReason, Rejection,
-    StockPolicy, Wanted, price,
+    Address, Agreement, Ask, CancelReason, Cancellation, Cause, Draft, Price, RejectReason,
+    Rejection, StockPolicy, Units, Wanted, price,
 };
 
 const NOON: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
@@ -275,8 +275,129 @@ async fn a_call_that_waits_hears_of_the_end_and_no_later_than_its_time(db: TestD
     assert_eq!(store.settled(Uuid::nil(), clock::instant()).await.unwrap(), None);
 }
 
+async fn what_is_on_its_way_comes_back_as_it_was_written(db: TestDb) {
+    let store = Store::on(db.store.clone());
+    let order = order("users/1");
+    store.place(placing(&order), None, nothing()).await.unwrap();
+    let units = |line: &str| vec![Units { line_id: line.to_owned(), quantity: 2 }];
+    let [one, two] = [Uuid::from_u128(1), Uuid::from_u128(2)];
+    let total = order.totals.total;
+    type Moves = Box<dyn Fn(&mut Order) -> crate::domain::Moved>;
+    let all: Vec<Moves> = vec![
+        Box::new(move |order| order.pay(order.payment.authorized(total), QUARTER, NOON)),
+        Box::new(|order| order.confirm(NOON)),
+        Box::new(move |order| order.ship(one, units("1"), NOON)),
+        Box::new(move |order| order.charge(one, order.payment.taken(1_998, 0, 1_998), NOON)),
+        Box::new(move |order| order.ship(two, units("2"), NOON)),
+        Box::new(move |order| order.charge(two, order.payment.taken(3_996, 0, 0), NOON)),
+        Box::new(move |order| order.deliver(two, NOON)),
+        Box::new(move |order| order.lose(one, Cause::Lost, NOON)),
+        Box::new(move |order| order.refund(one, 1_998, NOON)),
+        Box::new(|order| order.complete(NOON)),
+    ];
+    for moves in all {
+        let stored = store.order(order.id).await.unwrap().unwrap();
+        let change = moved(&stored, moves);
+        let after = Stored { order: change.order.clone(), revision: change.revision() };
+        store.change(change, None, nothing()).await.unwrap();
+        assert_eq!(store.order(order.id).await.unwrap().unwrap(), after);
+    }
+    let entries = store.events(order.id, 0, 100).await.unwrap();
+    let last = entries.last().unwrap();
+    assert_eq!((last.kind.as_str(), last.state), ("order.completed", State::Completed));
+    assert_eq!(last.fulfillment_state, FulfillmentState::Delivered);
+    assert_eq!(last.payment_state, PaymentState::PartiallyRefunded);
+    let lost = entries.iter().find(|entry| entry.kind == "order.line_cancelled").unwrap();
+    assert_eq!(lost.note, "LOST: 1\u{d7}2");
+}
+
+async fn a_trail_tells_every_revision_once_although_nobody_says_so(db: TestDb) {
+    let store = Store::on(db.store.clone());
+    let order = order("users/1");
+    store.place(placing(&order), None, nothing()).await.unwrap();
+    let mut trail = store.trail(order.id, 0);
+    let soon = || clock::instant() + Duration::from_millis(50);
+    assert_eq!(trail.next(soon()).await.unwrap().len(), 1);
+    assert_eq!(trail.next(soon()).await.unwrap(), [], "nothing until then");
+
+    // Written by another process: this one is not told.
+    let other = Store::on(db.store.clone());
+    let stored = store.order(order.id).await.unwrap().unwrap();
+    let open = moved(&stored, |order| order.pay(order.payment.open(), QUARTER, NOON));
+    other.change(open, None, nothing()).await.unwrap();
+    assert_eq!(trail.next(soon()).await.unwrap()[0].revision, 2);
+
+    // Told before the commit is through, as a saga does.
+    let stored = store.order(order.id).await.unwrap().unwrap();
+    let doubt = moved(&stored, |order| order.pay(order.payment.in_doubt(), QUARTER, NOON));
+    store.tell(order.id, 3);
+    let late = clock::instant() + Duration::from_secs(20);
+    let (found, changed) = tokio::join!(trail.next(late), other.change(doubt, None, nothing()));
+    changed.unwrap();
+    assert_eq!(found.unwrap()[0].revision, 3);
+    let mut behind = store.trail(order.id, 5);
+    assert_eq!(behind.next(soon()).await.unwrap(), []);
+}
+
+/// The database as the first release made it.
+fn first() -> Vec<mesh::store::Migration> {
+    vec![step("orders_0001_orders", include_str!("../migrations/orders_0001_orders.sql"))]
+}
+
+async fn orders_of_the_release_before_are_kept(before: TestDb) {
+    let filled = before.store.transaction::<(), Failure, _>(|txn| {
+        Box::pin(async move {
+            for sql in OLD {
+                mesh::store::execute(txn, "fill", sql, vec![]).await?;
+            }
+            Ok(())
+        })
+    });
+    filled.await.unwrap();
+    before.store.close().await.unwrap();
+    let store = Store::connect(&before.url).await.unwrap();
+    let id = Uuid::parse_str("0192f0c1-2345-7abc-8def-0123456789ab").unwrap();
+    let stored = store.order(id).await.unwrap().unwrap();
+    assert_eq!((stored.order.state, stored.revision), (State::Confirmed, 2));
+    assert_eq!((stored.order.lines.len(), stored.order.lines[0].open()), (1, 2));
+    assert_eq!(stored.order.parcels, []);
+    assert_eq!(store.events(id, 0, 10).await.unwrap().len(), 1);
+    let units = vec![Units { line_id: "1".to_owned(), quantity: 2 }];
+    let ship = moved(&stored, |order| order.ship(Uuid::nil(), units.clone(), NOON));
+    store.change(ship, None, nothing()).await.unwrap();
+    store.mesh().close().await.unwrap();
+}
+
+/// A confirmed order as the first release wrote it.
+const OLD: [&str; 3] = [
+    "INSERT INTO orders VALUES ('0192f0c1-2345-7abc-8def-0123456789ab', 'users/1', 'a@example.com', \
+     'CONFIRMED', 'AUTHORIZED', 'UNFULFILLED', 'SUCCEEDED', 1998, FALSE, 'EUR', 1998, 0, 0, 0, 1998, \
+     1998, FALSE, NULL, NULL, NULL, 'tok', 'ALL_OR_NOTHING', 1, 1, 1, 1, NULL, 2)",
+    "INSERT INTO order_line (order_id, number, variant, title, unit_price_minor, price_version, \
+     discount_minor, tax_minor, total_minor, ordered, cancelled, open) VALUES \
+     ('0192f0c1-2345-7abc-8def-0123456789ab', 1, 'variants/MUG', 'A mug', 999, '1', 0, 0, 1998, 2, 0, 2)",
+    "INSERT INTO order_event VALUES ('0192f0c1-2345-7abc-8def-0123456789ab', 1, 'order.created', 1, \
+     'users/1', 'PENDING', 'UNPAID', '')",
+];
+
 mod on_sqlite {
     use super::sqlite;
+
+    #[tokio::test]
+    async fn what_is_on_its_way_comes_back_as_it_was_written() {
+        super::what_is_on_its_way_comes_back_as_it_was_written(sqlite().await).await;
+    }
+
+    #[tokio::test]
+    async fn a_trail_tells_every_revision_once_although_nobody_says_so() {
+        super::a_trail_tells_every_revision_once_although_nobody_says_so(sqlite().await).await;
+    }
+
+    #[tokio::test]
+    async fn orders_of_the_release_before_are_kept() {
+        let before = mesh::testing::sqlite(super::first()).await;
+        super::orders_of_the_release_before_are_kept(before).await;
+    }
 
     #[tokio::test]
     async fn an_order_comes_back_as_it_was_written() {
@@ -328,6 +449,25 @@ mod on_sqlite {
 
 mod on_postgres {
     use super::postgres;
+
+    #[tokio::test]
+    #[ignore = "needs postgres"]
+    async fn orders_of_the_release_before_are_kept() {
+        let before = mesh::testing::postgres(super::first()).await;
+        super::orders_of_the_release_before_are_kept(before).await;
+    }
+
+    #[tokio::test]
+    #[ignore = "needs postgres"]
+    async fn what_is_on_its_way_comes_back_as_it_was_written() {
+        super::what_is_on_its_way_comes_back_as_it_was_written(postgres().await).await;
+    }
+
+    #[tokio::test]
+    #[ignore = "needs postgres"]
+    async fn a_trail_tells_every_revision_once_although_nobody_says_so() {
+        super::a_trail_tells_every_revision_once_although_nobody_says_so(postgres().await).await;
+    }
 
     #[tokio::test]
     #[ignore = "needs postgres"]

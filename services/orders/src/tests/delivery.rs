@@ -21,7 +21,25 @@ impl Place {
         let placed = self.create(request(order)).await.unwrap();
         assert_eq!(self.settled(&placed.name).await.state(), State::Confirmed);
         self.shop.called("CreateShipment", shipments).await;
+        self.waits_for_parcels(&placed.name).await;
         placed.name
+    }
+
+    /// The saga has asked for the parcels, and waits: what is heard from now on wakes it, and
+    /// does not meet a call under way.
+    async fn waits_for_parcels(&self, name: &str) {
+        let waits = async {
+            loop {
+                let store = self.orders.store.mesh();
+                let history = mesh::saga::history(store.reader(), saga::KIND, name).await.unwrap();
+                let waits_for = history.and_then(|history| history.last_error);
+                if waits_for.as_deref() == Some("parcels are on their way") {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), waits).await.unwrap();
     }
 
     /// The shipment from a location goes on, and orders hears of it.
@@ -101,9 +119,12 @@ impl Place {
 pub(super) async fn progress(place: &Place, name: &str, to: shipment::State) {
     place.hear(name).await;
     place
-        .comes_to(name, |order| match to {
-            shipment::State::Delivered => order.state() == State::Completed,
-            _ => order.payment_state() == PaymentState::Captured,
+        .comes_to(name, |order| {
+            if to == shipment::State::Delivered {
+                order.state() == State::Completed
+            } else {
+                order.payment_state() == PaymentState::Captured
+            }
         })
         .await;
 }
@@ -140,9 +161,7 @@ async fn scattered() -> Place {
     place
 }
 
-#[tokio::test]
-async fn an_order_is_shipped_charged_delivered_and_completed() {
-    let place = Place::new().await;
+async fn an_order_is_shipped_charged_delivered_and_completed(place: Place) {
     let name = place.booked(mugs(), 1).await;
     place.carry(&name, "BER", shipment::State::Dispatched).await;
     let captured = |order: &api::Order| order.payment_state() == PaymentState::Captured;
@@ -192,9 +211,8 @@ async fn two_parcels_are_charged_one_by_one_and_the_last_capture_is_final() {
     assert_eq!(captures.collect::<Vec<_>>(), ["CapturePayment", "CapturePayment final"]);
 }
 
-#[tokio::test]
-async fn a_lost_parcel_is_paid_back_and_the_other_one_completes_the_order() {
-    let place = scattered().await;
+async fn a_lost_parcel_is_paid_back_and_the_other_one_completes_the_order(place: Place) {
+    place.shop.state().scattered = true;
     let name = place.booked(mugs_and_hat(), 2).await;
     place.shop.state().refunds.extend([
         proto::payments::v1::refund::State::Pending,
@@ -228,10 +246,11 @@ async fn an_order_that_comes_back_as_a_whole_is_restocked_refunded_and_completed
     let completed = place.ends(&name, State::Completed).await;
     assert_eq!(completed.payment_state(), PaymentState::Refunded);
     assert_eq!(completed.fulfillment_state(), FulfillmentState::Unfulfilled);
-    let state = place.shop.state();
-    assert_eq!(state.restocked, [("locations/BER".to_owned(), 2)]);
-    assert_eq!(state.payments[&of(&name, "payments")].refunded, 1_998);
-    drop(state);
+    {
+        let state = place.shop.state();
+        assert_eq!(state.restocked, [("locations/BER".to_owned(), 2)]);
+        assert_eq!(state.payments[&of(&name, "payments")].refunded, 1_998);
+    }
     assert!(place.types(&name).await.contains(&"line_cancelled".to_owned()));
 }
 
@@ -280,9 +299,8 @@ async fn a_capture_in_doubt_is_waited_for_and_a_lost_answer_is_asked_for_again()
     }
 }
 
-#[tokio::test]
-async fn a_confirmed_order_is_called_off_as_long_as_the_carrier_has_none_of_it() {
-    let place = scattered().await;
+async fn a_confirmed_order_is_called_off_as_long_as_the_carrier_has_none_of_it(place: Place) {
+    place.shop.state().scattered = true;
     let name = place.booked(mugs_and_hat(), 2).await;
     place.cancel(&name).await.unwrap();
     let cancelled = place.ends(&name, State::Cancelled).await;
@@ -315,9 +333,8 @@ async fn a_cancellation_that_the_carrier_was_faster_than_is_lost_and_the_order_g
     assert_eq!(place.types(&name).await[3..6], ["confirmed", "cancelling", "cancel_lost"]);
 }
 
-#[tokio::test]
-async fn a_lost_cancellation_keeps_back_what_the_carrier_does_not_have() {
-    let place = scattered().await;
+async fn a_lost_cancellation_keeps_back_what_the_carrier_does_not_have(place: Place) {
+    place.shop.state().scattered = true;
     let name = place.booked(mugs_and_hat(), 2).await;
     place.shop.carry("HAM", shipment::State::Dispatched);
     place.cancel(&name).await.unwrap();
@@ -406,15 +423,14 @@ async fn parcels_are_asked_for_although_no_event_comes() {
 #[tokio::test]
 async fn a_price_that_moves_after_the_payment_was_noted_is_looked_at_before_the_pivot() {
     let place = Place::with(Patience { price_fresh: Duration::ZERO, ..PATIENCE }).await;
-    let placed = {
+    {
         let mut state = place.shop.state();
         // Read when it is placed and before it is paid: then cheaper.
         state.later = Some((2, [("MUG".to_owned(), (899, "v2".to_owned()))].into()));
         // The payment is noted, and the authorization does not get through at first.
         state.script.push_back(Provider::NeverSent);
-        drop(state);
-        place.create(request(mugs())).await.unwrap()
-    };
+    }
+    let placed = place.create(request(mugs())).await.unwrap();
     let waiting = place.settled(&placed.name).await;
     assert_eq!(waiting.state(), State::ActionRequired);
     assert_eq!(waiting.payment_state(), PaymentState::Authorized, "asked before the pivot");
@@ -474,4 +490,71 @@ async fn a_limit_that_cannot_be_read_is_not_ordered_past() {
     let rejected = place.settled(&placed.name).await;
     assert_eq!(rejection(&rejected).0, api::Reason::LimitExceeded);
     assert!(!place.shop.log().contains(&"CreateReservation".to_owned()));
+}
+
+mod on_sqlite {
+    use super::Place;
+
+    #[tokio::test]
+    async fn an_order_is_shipped_charged_delivered_and_completed() {
+        super::an_order_is_shipped_charged_delivered_and_completed(Place::new().await).await;
+    }
+
+    #[tokio::test]
+    async fn a_lost_parcel_is_paid_back_and_the_other_one_completes_the_order() {
+        super::a_lost_parcel_is_paid_back_and_the_other_one_completes_the_order(Place::new().await)
+            .await;
+    }
+
+    #[tokio::test]
+    async fn a_confirmed_order_is_called_off_as_long_as_the_carrier_has_none_of_it() {
+        super::a_confirmed_order_is_called_off_as_long_as_the_carrier_has_none_of_it(
+            Place::new().await,
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_lost_cancellation_keeps_back_what_the_carrier_does_not_have() {
+        super::a_lost_cancellation_keeps_back_what_the_carrier_does_not_have(Place::new().await)
+            .await;
+    }
+}
+
+mod on_postgres {
+    use super::Place;
+
+    #[tokio::test]
+    #[ignore = "needs postgres"]
+    async fn an_order_is_shipped_charged_delivered_and_completed() {
+        super::an_order_is_shipped_charged_delivered_and_completed(Place::on_postgres().await)
+            .await;
+    }
+
+    #[tokio::test]
+    #[ignore = "needs postgres"]
+    async fn a_lost_parcel_is_paid_back_and_the_other_one_completes_the_order() {
+        super::a_lost_parcel_is_paid_back_and_the_other_one_completes_the_order(
+            Place::on_postgres().await,
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    #[ignore = "needs postgres"]
+    async fn a_confirmed_order_is_called_off_as_long_as_the_carrier_has_none_of_it() {
+        super::a_confirmed_order_is_called_off_as_long_as_the_carrier_has_none_of_it(
+            Place::on_postgres().await,
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    #[ignore = "needs postgres"]
+    async fn a_lost_cancellation_keeps_back_what_the_carrier_does_not_have() {
+        super::a_lost_cancellation_keeps_back_what_the_carrier_does_not_have(
+            Place::on_postgres().await,
+        )
+        .await;
+    }
 }

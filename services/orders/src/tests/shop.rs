@@ -439,11 +439,12 @@ impl Shop {
         if next == Provider::InDoubt {
             paid.state = payment::State::InDoubt;
             drop(state);
-            let command = request.command.unwrap_or_default();
-            self.state().commands.remove(&format!("{}/{}", command.saga, command.step_key));
+            self.forget(request.command.as_ref());
             return Ok(self.state().payment(request.name));
         }
         if first && paid.closed {
+            drop(state);
+            self.forget(request.command.as_ref());
             return Err(refused(Code::FailedPrecondition, "PAYMENT_STATE", vec![]));
         }
         if first {
@@ -465,6 +466,12 @@ impl Shop {
             return Err(refused(Code::Unavailable, "CONNECTION_LOST", vec![]));
         }
         Ok(state.payment(request.name))
+    }
+
+    /// What was refused leaves nothing behind.
+    fn forget(&self, command: Option<&Command>) {
+        let command = command.expect("a saga's command");
+        self.state().commands.remove(&format!("{}/{}", command.saga, command.step_key));
     }
 
     fn pay_back(&self, request: payments::CreateRefundRequest) -> Result<payments::Refund, Status> {
@@ -605,15 +612,11 @@ impl State {
 
     fn payment(&self, name: String) -> payments::Payment {
         let paid = self.payments.get(&name).cloned().unwrap_or_default();
-        use payment::State::{Authorized, Captured, InDoubt, PartiallyCaptured};
-        let alive = [Authorized, PartiallyCaptured, InDoubt].contains(&paid.state) && !paid.closed;
-        let authorized = match paid.state {
-            _ if alive && paid.state != InDoubt || paid.captured > 0 && alive => {
-                Some(paid.amount.clone())
-            }
-            Captured => Some(euro(paid.captured)),
-            _ => None,
-        };
+        // What is held or was taken; nothing is known of it while the first answer is in doubt.
+        let held = [payment::State::Authorized, payment::State::PartiallyCaptured];
+        let held = !paid.closed && (held.contains(&paid.state) || paid.captured > 0);
+        let taken = (paid.captured > 0).then(|| euro(paid.captured));
+        let authorized = if held { Some(paid.amount.clone()) } else { taken };
         payments::Payment {
             name,
             state: paid.state.into(),

@@ -59,9 +59,7 @@ async fn a_watch_begins_with_the_order_and_ends_after_its_end() {
     assert!(behind.next().await.is_none(), "there is nothing more");
 }
 
-#[tokio::test]
-async fn a_watcher_who_is_cut_off_a_hundred_times_sees_every_revision_once() {
-    let place = Place::new().await;
+async fn a_watcher_who_is_cut_off_a_hundred_times_sees_every_revision_once(place: Place) {
     let placed = place.create(request(mugs())).await.unwrap();
     let name = placed.name.as_str();
     let (mut seen, mut token, mut cuts) = (Vec::new(), "r0".to_owned(), 0);
@@ -102,9 +100,7 @@ async fn a_watcher_who_is_cut_off_a_hundred_times_sees_every_revision_once() {
     assert!(cuts >= 100);
 }
 
-#[tokio::test]
-async fn any_replica_serves_any_watcher() {
-    let place = Place::new().await;
+async fn any_replica_serves_any_watcher(place: Place) {
     // Another process on the same database: it is not told in memory, it reads the log.
     let other = Store::on(place.orders.store.mesh().clone());
     let leaving = Draining::default();
@@ -207,4 +203,40 @@ async fn watches_end_when_the_process_leaves() {
     place.orders.leaving.begin();
     let left = watch.next().await.unwrap();
     assert_eq!(why(left), reason(Code::Unavailable, "DRAINING"));
+}
+
+mod on_sqlite {
+    use super::Place;
+
+    #[tokio::test]
+    async fn a_watcher_who_is_cut_off_a_hundred_times_sees_every_revision_once() {
+        super::a_watcher_who_is_cut_off_a_hundred_times_sees_every_revision_once(
+            Place::new().await,
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn any_replica_serves_any_watcher() {
+        super::any_replica_serves_any_watcher(Place::new().await).await;
+    }
+}
+
+mod on_postgres {
+    use super::Place;
+
+    #[tokio::test]
+    #[ignore = "needs postgres"]
+    async fn a_watcher_who_is_cut_off_a_hundred_times_sees_every_revision_once() {
+        super::a_watcher_who_is_cut_off_a_hundred_times_sees_every_revision_once(
+            Place::on_postgres().await,
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    #[ignore = "needs postgres"]
+    async fn any_replica_serves_any_watcher() {
+        super::any_replica_serves_any_watcher(Place::on_postgres().await).await;
+    }
 }

@@ -317,6 +317,51 @@ fn captures_take_no_more_than_is_set_aside_and_the_last_gives_back_the_rest() {
 }
 
 #[test]
+fn the_state_of_money_that_was_taken_follows_from_its_sums() {
+    for (authorized, captured, refunded, state) in [
+        (1_000, 0, 0, State::Authorized),
+        (1_000, 300, 0, State::PartiallyCaptured),
+        (300, 300, 0, State::Captured),
+        (1_000, 1_000, 0, State::Captured),
+        // More is set aside, but what was given back tells more.
+        (1_000, 300, 100, State::PartiallyRefunded),
+        (300, 300, 100, State::PartiallyRefunded),
+        (1_000, 300, 300, State::Refunded),
+        (300, 300, 300, State::Refunded),
+    ] {
+        let payment = Payment { authorized, captured, refunded, ..authorizing(&[succeeded()]) };
+        assert_eq!(payment.state(), state, "{authorized} {captured} {refunded}");
+        assert_eq!(payment.overview().state, state);
+        let doubtful =
+            Attempt { kind: Kind::Refund, provider_id: None, ..attempt_in(AttemptState::Unknown) };
+        let attempts = vec![payment.attempts[0].clone(), doubtful];
+        assert_eq!(Payment { attempts, ..payment }.state(), State::InDoubt);
+    }
+}
+
+#[test]
+fn what_was_voided_after_a_part_was_taken_stays_captured() {
+    let mut payment = authorizing(&[succeeded()]);
+    let taken = Outcome::Succeeded {
+        provider_id: Some("cap_1".to_owned()),
+        expires_at: None,
+        fee: 4,
+        released: None,
+    };
+    payment.capture(started(2), Some(euro(300)), false, &pace()).unwrap();
+    apply(&mut payment, 2, taken);
+    assert_eq!(payment.void(started(3), &pace()).send, Some(Uuid::from_u128(3)));
+    let change = apply(&mut payment, 3, Outcome::done(None));
+    assert_eq!(change.events, [Event::Voided { amount: Some(euro(700)) }]);
+    assert_eq!(sums(&change.postings), [(Account::Hold, -700), (Account::Customer, 700)]);
+    assert_eq!((payment.state(), payment.authorized), (State::Captured, 300));
+    // A late parcel finds nothing to take, and a late void nothing to give back.
+    let late = payment.capture(started(4), Some(euro(1)), true, &pace());
+    assert_eq!(late, Err(Refusal::State(State::Captured)));
+    assert_eq!(payment.void(started(5), &pace()), Change::default());
+}
+
+#[test]
 fn postings_that_do_not_sum_to_zero_are_found() {
     let mut payment = authorizing(&[]);
     let mut postings = apply(&mut payment, 1, succeeded()).postings;

@@ -35,10 +35,7 @@ pub(super) fn only(name: &str) -> Result<Option<String>, Error> {
 pub(super) fn command(command: Option<saga::Command>) -> Result<barrier::Command, Error> {
     let command = command.ok_or_else(|| Error::malformed("command", "must be given"))?;
     let saga = Uuid::parse_str(&command.saga).map_err(in_field("command.saga"))?;
-    if command.step_key.is_empty() || command.step_key.chars().count() > STEP_KEY_MAX {
-        let problem = format!("must be 1 to {STEP_KEY_MAX} characters");
-        return Err(Error::malformed("command.step_key", problem));
-    }
+    said(&command.step_key, STEP_KEY_MAX, "command.step_key")?;
     Ok(barrier::Command {
         saga: saga.to_string(),
         step_key: command.step_key,
@@ -90,10 +87,7 @@ pub(super) fn refund(
     let amount =
         self::amount(amount.ok_or_else(|| Error::malformed(field, "must be given"))?, field)?;
     let reason = refund.reason.trim().to_owned();
-    if reason.is_empty() || reason.chars().count() > REASON_MAX {
-        let problem = format!("must be 1 to {REASON_MAX} characters");
-        return Err(Error::malformed("refund.reason", problem));
-    }
+    said(&reason, REASON_MAX, "refund.reason")?;
     Ok((payment, Refund { id, amount, reason, saga, created_at: at }))
 }
 
@@ -130,10 +124,7 @@ pub(super) fn outcome(
 ) -> Result<(Outcome, Source), Error> {
     use api::resolve_payment_request::Outcome as Told;
     let evidence = request.evidence.trim();
-    if evidence.is_empty() || evidence.chars().count() > EVIDENCE_MAX {
-        let problem = format!("must be 1 to {EVIDENCE_MAX} characters");
-        return Err(Error::malformed("evidence", problem));
-    }
+    said(evidence, EVIDENCE_MAX, "evidence")?;
     // The form that tokens have; it becomes part of a path at the provider.
     let provider_id = method(&request.provider_id, "provider_id")?;
     let provider_id = provider_id.map(|id| id.as_str().to_owned());
@@ -146,6 +137,15 @@ pub(super) fn outcome(
         Told::Failed => Outcome::Failed { code },
     };
     Ok((outcome, Source::Review(format!("{}: {evidence}", caller.subject))))
+}
+
+/// Something in words, at most so many characters.
+fn said(text: &str, max: usize, field: &'static str) -> Result<(), Error> {
+    // PostgreSQL keeps no NUL in a text.
+    if (1..=max).contains(&text.chars().count()) && !text.contains('\0') {
+        return Ok(());
+    }
+    Err(Error::malformed(field, format!("must be 1 to {max} characters, none NUL")))
 }
 
 fn in_field<E: Display>(field: &'static str) -> impl Fn(E) -> Error {

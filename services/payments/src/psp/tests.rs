@@ -18,6 +18,7 @@ on_both_databases! {
     a_dropped_answer_has_no_byte_and_a_reset_one_has_half
     control_decides_what_goes_wrong_how_often_and_with_whom
     what_is_malformed_is_refused_and_nothing_moves
+    a_refund_is_paid_once_under_its_key_and_no_more_than_was_taken
 }
 
 const AUTHORIZATIONS: &str = "/v1/authorizations";
@@ -156,4 +157,37 @@ async fn what_is_malformed_is_refused_and_nothing_moves(on: On) {
     let void = json!({"reference": "void/1"});
     let (status, _) = post(&psp, "/v1/authorizations/auth_none/void", "v", &void).await;
     assert_eq!((status, moved(&psp).await), (404, 0));
+}
+
+async fn a_refund_is_paid_once_under_its_key_and_no_more_than_was_taken(on: On) {
+    let db = psp_database(on).await;
+    let psp = Psp::start(&db).await;
+    let (_, hold) = post(&psp, AUTHORIZATIONS, "a", &asked("pay/1", "tok_visa")).await;
+    let path = format!("{AUTHORIZATIONS}/{}/captures", hold["id"].as_str().unwrap());
+    let body = json!({"reference": "cap/1", "amount": 1_000, "final": true});
+    let (_, capture) = post(&psp, &path, "c", &body).await;
+    let path = format!("/v1/captures/{}/refunds", capture["id"].as_str().unwrap());
+    let before = moved(&psp).await;
+    let body = json!({"reference": "ref/1", "amount": 600});
+    let first = post(&psp, &path, "r", &body).await;
+    assert_eq!((first.0, &first.1["status"]), (201, &json!("refunded")));
+    assert_eq!(post(&psp, &path, "r", &body).await, first);
+    assert_eq!(moved(&psp).await - before, 1);
+    for (key, path, amount, status, code) in [
+        ("r", path.as_str(), 400, 422, "idempotency_key_reused"),
+        ("s", path.as_str(), 401, 422, "amount_exceeds_capture"),
+        ("t", path.as_str(), 0, 422, "amount_exceeds_capture"),
+        ("u", "/v1/captures/cap_none/refunds", 1, 404, "not_found"),
+    ] {
+        let body = json!({"reference": "ref/2", "amount": amount});
+        let (got, answer) = post(&psp, path, key, &body).await;
+        assert_eq!((got, &answer["error"]["code"]), (status, &json!(code)), "{key}");
+    }
+    assert_eq!(moved(&psp).await - before, 1);
+    let ledger = psp.get("/v1/ledger").await;
+    let last = ledger["entries"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!(
+        (&last["movement"], &last["amount"], &last["reference"]),
+        (&json!("refunded"), &json!(600), &json!("ref/1"))
+    );
 }

@@ -16,7 +16,7 @@ use super::{
         plan::{Part, Planned, derived},
         unsure,
     },
-    CALL, PAY, Way,
+    CALL, LONGEST_FOR_MONEY, PAY, Way,
 };
 use crate::domain::Attempt;
 
@@ -42,7 +42,7 @@ impl Way<'_> {
                 let patience = self.saga.patience.to_confirm();
                 self.does(|order, at| order.pay(known.taken_in_doubt(), patience, at))?;
             }
-            return Err(self.wait("the payment is being taken"));
+            return Err(self.wait_at_most(LONGEST_FOR_MONEY, "the payment is being taken"));
         }
         // Of another parcel's capture, nothing is known yet: one follows the other.
         let captured = known.captured_minor.saturating_add(price.minor);
@@ -76,12 +76,18 @@ impl Way<'_> {
         parcel: &Planned,
     ) -> Result<(), Outcome> {
         let price = self.price(parcel)?;
-        match self.asks_for(parcel, price, true).await {
-            Ok(_taken) => {}
+        let payment = match self.asks_for(parcel, price, true).await {
+            Ok(payment) => payment,
             Err(Outcome::No { .. }) => return Ok(()),
             Err(other) => return Err(other),
-        }
+        };
         let known = self.order.payment;
+        if payment.state() == payment::State::InDoubt {
+            return Err(self.wait_at_most(LONGEST_FOR_MONEY, "the payment is being found out"));
+        }
+        if Amounts::of(&payment)?.captured < known.captured_minor.saturating_add(price.minor) {
+            return Ok(());
+        }
         let captured = known.captured_minor.saturating_add(price.minor);
         let taken = known.taken(captured, known.refunded_minor, 0);
         self.does(|order, at| order.charge(parcel.id, taken, at))?;
@@ -120,7 +126,7 @@ impl Way<'_> {
                 Err(Outcome::No { why, alert: true })
             }
             refund::State::Pending | refund::State::Unspecified => {
-                Err(self.wait("a refund is under way"))
+                Err(self.wait_at_most(LONGEST_FOR_MONEY, "a refund is under way"))
             }
         }
     }

@@ -297,7 +297,7 @@ async fn what_is_malformed_of_a_refund_names_its_field(on: On) {
     }
     let world = World::new(on).await;
     let order = captured(&world, &[euro(9, 0)]).await;
-    let spoils: [(&str, Spoil); 8] = [
+    let spoils: [(&str, Spoil); 9] = [
         ("refund", |request| request.refund = None),
         ("refund_id", |request| request.refund_id = "1".to_owned()),
         ("request_id", |request| request.request_id = "1".to_owned()),
@@ -306,6 +306,7 @@ async fn what_is_malformed_of_a_refund_names_its_field(on: On) {
         ("refund.amount", |request| refund(request).amount = Some(euro(0, 0))),
         ("refund.reason", |request| refund(request).reason = " ".to_owned()),
         ("refund.reason", |request| refund(request).reason = "x".repeat(501)),
+        ("refund.reason", |request| refund(request).reason = "a\0b".to_owned()),
     ];
     for (field, spoil) in spoils {
         let mut request = order.refund(euro(1, 0));
