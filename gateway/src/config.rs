@@ -42,7 +42,7 @@ pub struct Config {
     #[arg(long = "trusted-proxy", env = "GATEWAY_TRUSTED_PROXY", value_delimiter = ',')]
     pub trusted_proxies: Vec<Network>,
 
-    /// Sites whose pages may read replies, as https://shop.example. None by default.
+    /// Sites whose pages may read replies, such as `https://shop.example`. None by default.
     #[arg(long = "cors-origin", env = "GATEWAY_CORS_ORIGIN", value_delimiter = ',')]
     pub cors_origins: Vec<Origin>,
 
