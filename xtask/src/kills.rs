@@ -40,19 +40,19 @@ const IN_FLIGHT: u64 = 50;
 const RATE: u32 = 15;
 
 /// How long each stage of a parcel takes: long enough that orders are in flight.
-const CARRIER_SPEED: &str = "3s";
+const CARRIER_SPEED: &str = "5s";
 
 /// How long a point may take to be come by, and a process to be ready again.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long the load runs before the first kill: as long as an order is under way.
-const WARM_UP: u64 = 10_000;
+const WARM_UP: u64 = 20_000;
 
 /// How long after a process is back the next one dies.
 const BREATH: u64 = 1_500;
 
 /// How long the mesh may take to come to rest: longer than the longest repeat.
-const REST: &str = "180s";
+const REST: &str = "300s";
 
 /// One kill: who, where, and when the process was gone.
 struct Kill {
