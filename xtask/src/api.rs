@@ -190,10 +190,8 @@ pub(crate) fn ready(admin: &str) -> Result<(), String> {
 /// Makes a process die when it next comes by this point; it has to run with failpoints.
 pub(crate) fn arm(admin: &str, point: &str) -> Result<()> {
     let url = format!("http://{admin}/debug/failpoints/{point}");
-    let answer = agent(Duration::from_secs(5))
-        .post(&url)
-        .send_empty()
-        .with_context(|| format!("POST {url}"))?;
+    // One that comes by at once is gone before it can answer; the caller sees that it died.
+    let Ok(answer) = agent(Duration::from_secs(5)).post(&url).send_empty() else { return Ok(()) };
     if !answer.status().is_success() {
         bail!("{admin} has no failpoint {point}: {}", answer.status());
     }
