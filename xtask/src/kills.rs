@@ -43,7 +43,7 @@ const RATE: u32 = 15;
 const CARRIER_SPEED: &str = "5s";
 
 /// How long a point may take to be come by, and a process to be ready again.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long the load runs before the first kill: as long as an order is under way.
 const WARM_UP: u64 = 20_000;
@@ -52,7 +52,7 @@ const WARM_UP: u64 = 20_000;
 const BREATH: u64 = 1_500;
 
 /// How long the mesh may take to come to rest: longer than the longest repeat.
-const REST: &str = "300s";
+const REST: &str = "420s";
 
 /// One kill: who, where, and when the process was gone.
 struct Kill {
@@ -228,7 +228,7 @@ impl Load {
     fn start(site: &Site, program: &Path, history: &Path) -> Result<Self> {
         let mut command: Command = proof::meshproof(site, program, "load");
         command
-            .args(["--rate", &RATE.to_string(), "--for", "600s", "--faults", "--patience", "60s"])
+            .args(["--rate", &RATE.to_string(), "--for", "1800s", "--faults", "--patience", "60s"])
             .arg("--history")
             .arg(history)
             .stdin(Stdio::null())
