@@ -53,9 +53,9 @@ impl Floor {
             let sql =
                 format!("SELECT * FROM {table} WHERE {} ORDER BY rowid LIMIT 1", belongs(table));
             let mut statement = db.prepare(&sql)?;
-            // A key that the database gives is left out.
+            // What is given later, by the database or the sequencer, is left out.
             let kept: Vec<(usize, String)> = (statement.column_names().enumerate())
-                .filter(|(_, name)| table != "outbox" || *name != "id")
+                .filter(|(_, name)| table != "outbox" || !matches!(*name, "id" | "position"))
                 .map(|(index, name)| (index, name.to_owned()))
                 .collect();
             let mut found = statement.query([&id])?;
