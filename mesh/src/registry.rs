@@ -1,6 +1,12 @@
 //! Where the other processes are.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::Arc,
+};
+
+use tokio::{sync::watch, time::Instant};
 
 /// Finds the addresses of a service by its name. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -10,6 +16,30 @@ pub struct Registry(Arc<Fixed>);
 #[derive(Debug, Default)]
 struct Fixed {
     by_name: HashMap<String, Vec<Address>>,
+}
+
+/// One running process of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// What tells it from others, over restarts of the registry: unique within a service.
+    pub id: String,
+    /// Where it serves.
+    pub address: Address,
+    /// Its share of the calls, relative to its peers; at least 1.
+    pub weight: u32,
+    /// What it says of itself: version, zone.
+    pub meta: BTreeMap<String, String>,
+}
+
+/// The instances of a service, as they were known at one time.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// All that may be called, in no particular order.
+    pub instances: Vec<Instance>,
+    /// When the registry said so; `None` until it has answered for the first time.
+    pub fetched_at: Option<Instant>,
+    /// The registry could not be asked since it should have been: what was known last goes on.
+    pub stale: bool,
 }
 
 /// `host:port`.
@@ -63,6 +93,32 @@ impl Registry {
     #[must_use]
     pub fn addresses(&self, name: &str) -> Vec<Address> {
         self.0.by_name.get(name).cloned().unwrap_or_default()
+    }
+
+    /// The instances of `name` now, and whenever they change.
+    #[must_use]
+    pub fn watch(&self, name: &str) -> watch::Receiver<Arc<Snapshot>> {
+        Snapshot::fixed(&self.addresses(name))
+    }
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// Instances at addresses that do not change, each called by its address.
+    #[must_use]
+    pub fn fixed(addresses: &[Address]) -> watch::Receiver<Arc<Self>> {
+        let instances = (addresses.iter())
+            .map(|address| Instance {
+                id: address.to_string(),
+                address: address.clone(),
+                weight: 1,
+                meta: BTreeMap::new(),
+            })
+            .collect();
+        let known = Self { instances, fetched_at: Some(crate::clock::instant()), stale: false };
+        // Nobody sends: whoever waits for a change hears that there will be none.
+        watch::channel(Arc::new(known)).1
     }
 }
 
