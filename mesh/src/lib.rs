@@ -15,6 +15,7 @@ pub mod telemetry;
 pub mod clock;
 pub mod ctx;
 pub mod deadline;
+pub mod busy;
 pub mod server;
 pub mod client;
 pub mod registry;

@@ -34,7 +34,8 @@ struct Look {
 
 pub(crate) fn run(_flags: &Doctor) -> Result<ExitCode> {
     let site = Site::from_env()?;
-    let mut looks = vec![rustc(&site.root), compiler(), git(), disk(&site.root), ports(&site)?];
+    let mut looks =
+        vec![rustc(&site.root), compiler(), make(), git(), disk(&site.root), ports(&site)?];
     looks.extend(tools::TABLE.iter().filter(|tool| tool.tested).map(|tool| {
         let found = tools::find(tool.name);
         let next = found.is_none().then(|| tools::hint(tool.name));
@@ -114,6 +115,16 @@ fn compiler() -> Look {
         found: found.unwrap_or_else(|| "not found".into()),
         vital: true,
     }
+}
+
+fn make() -> Look {
+    let found = said("make", &["--version"]);
+    let next = found.is_none().then(|| {
+        "`--release` and `bench` build their allocator with it: `sudo apt-get install make`"
+            .to_owned()
+    });
+    let found = found.unwrap_or_else(|| "not found".into());
+    Look { what: "make", found, next, vital: false }
 }
 
 fn git() -> Look {

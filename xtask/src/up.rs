@@ -140,7 +140,7 @@ pub(crate) fn build(site: &Site, release: bool, more: &[&'static str]) -> Result
         command.args(["--package", package]);
     }
     if release {
-        command.arg("--release");
+        command.args(["--release", "--features", "mesh/jemalloc"]);
     }
     say::stage("building (the first time takes some minutes)");
     let status = command.status().context("cannot run cargo")?;

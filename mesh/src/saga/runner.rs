@@ -5,6 +5,7 @@
 //! repeat a command, which is harmless, and cannot write.
 
 mod drive;
+mod share;
 mod writing;
 
 use std::{
@@ -20,6 +21,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
+use self::share::LOOK;
 use super::{
     Effect, New, Outcome, Reach, Role, Run, Saga, Settings, Turned, Why,
     decide::{Kind, State},
@@ -32,6 +34,9 @@ use crate::{
 
 /// New sagas beyond this many times what runs at once wait in the database.
 const QUEUE: usize = 4;
+
+/// Room for those that are written at once and each saw the last place in the queue.
+const SPARE: usize = 1_024;
 
 type Call = dyn Fn(Run) -> BoxFuture<'static, Outcome> + Send + Sync;
 type End = dyn Fn(Run, &Why) -> Option<Effect> + Send + Sync;
@@ -62,11 +67,11 @@ struct Doing {
     undo: Option<Box<Call>>,
 }
 
-/// A saga that was written in a transaction, leased to this process: [`Runner::start`] it after
-/// the commit.
+/// A saga that was written in a transaction, leased to this process if there is room for it:
+/// [`Runner::start`] it after the commit.
 #[derive(Debug)]
 #[must_use = "without a start it waits until its lease has expired"]
-pub struct Created(Box<Held>);
+pub struct Created(pub(super) Option<Box<Held>>);
 
 // === impl Runner ===
 
@@ -99,7 +104,8 @@ impl Runner {
             steps.push(Doing { key: step.key, act: call(step.act), undo });
         }
         let (compensated, made) = (saga.compensated, Arc::clone(&make));
-        let (begun, inbox) = mpsc::channel(settings.concurrency.saturating_mul(QUEUE).max(1));
+        let (begun, inbox) =
+            mpsc::channel(settings.concurrency.saturating_mul(QUEUE).saturating_add(SPARE));
         Self(Arc::new(Inner {
             store,
             older: saga.older.map(|older| Definition {
@@ -123,18 +129,20 @@ impl Runner {
     /// # Errors
     /// [`Failure`] of the database; [`Failure::is_duplicate`] if there is one of this key.
     pub async fn create(&self, txn: &Txn, new: &New) -> Result<Created, Failure> {
-        let until = self.lease_until(txn).await?;
-        let Inner { definition, steps, owner, .. } = &*self.0;
+        let Inner { definition, steps, owner, begun, store, .. } = &*self.0;
         let first = steps.first().map_or("", |step| step.key);
-        Ok(Created(Box::new(journal::create(txn, definition, first, new, owner, until).await?)))
+        // Where the queue is full the saga is left to whoever has room first.
+        let room = begun.capacity() > SPARE;
+        let until = if room { self.lease_until(txn).await? } else { store.now_micros(txn).await? };
+        let held = journal::create(txn, definition, first, new, owner, until).await?;
+        Ok(Created(room.then(|| Box::new(held))))
     }
 
     /// Begins with a saga at once; after the commit of its transaction.
     pub fn start(&self, created: Created) {
-        // The queue is full under a load that cannot be kept up with, and closed once the process
-        // leaves: the lease expires then, and whoever has room claims it.
-        if let Err(not_now) = self.0.begun.try_send(*created.0) {
-            tracing::debug!(reason = %not_now, "a saga waits until its lease has expired");
+        // The queue is closed once the process leaves: the lease expires then.
+        if created.0.is_none_or(|held| self.0.begun.try_send(*held).is_err()) {
+            self.nudge();
         }
     }
 
@@ -166,7 +174,7 @@ impl Runner {
         let first = first.and_then(|step| Some((self.0.steps.get(step)?.key, step)));
         let until = self.lease_until(txn).await?;
         let turned = journal::turn(txn, &held, first, why, owner, until).await?;
-        Ok(Turned::Round(Created(Box::new(turned))))
+        Ok(Turned::Round(Created(Some(Box::new(turned)))))
     }
 
     /// Makes a saga due that waits, in the caller's transaction; [`Runner::nudge`] after its commit.
@@ -225,7 +233,8 @@ impl Runner {
         let mut older = tokio::time::interval(self.0.settings.lease);
         older.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            while work.len() < self.0.settings.concurrency
+            let most = share::now(self.0.settings.concurrency);
+            while work.len() < most
                 && let Some(held) = waiting.pop_front()
             {
                 work.spawn(self.clone().drive(held, draining.clone()));
@@ -233,9 +242,11 @@ impl Runner {
             tokio::select! {
                 biased;
                 () = draining.begun() => break,
-                _ = poll.tick(), if waiting.is_empty() => waiting.extend(self.due(work.len()).await),
+                _ = poll.tick(), if waiting.is_empty() => {
+                    waiting.extend(self.due(most, work.len()).await);
+                }
                 () = self.0.nudged.notified(), if waiting.is_empty() => {
-                    waiting.extend(self.due(work.len()).await);
+                    waiting.extend(self.due(most, work.len()).await);
                 }
                 _ = older.tick(), if self.0.older.is_some() => {
                     if let Err(failure) = self.adopt().await {
@@ -244,9 +255,8 @@ impl Runner {
                     }
                 }
                 Some(ended) = work.join_next(), if !work.is_empty() => told(ended),
-                Some(held) = inbox.recv(), if work.len() < self.0.settings.concurrency => {
-                    waiting.push_back(held);
-                }
+                Some(held) = inbox.recv(), if work.len() < most => waiting.push_back(held),
+                () = tokio::time::sleep(LOOK), if most < self.0.settings.concurrency => {}
             }
         }
         inbox.close();
@@ -262,9 +272,8 @@ impl Runner {
 
     /// Claims what is due, as much as there is room for; a few even if there is none, so that new
     /// sagas cannot keep those waiting for ever that were interrupted.
-    async fn due(&self, busy: usize) -> Vec<Held> {
-        let Settings { concurrency, .. } = self.0.settings;
-        let room = concurrency.saturating_sub(busy).max(concurrency / 8).max(1);
+    async fn due(&self, most: usize, busy: usize) -> Vec<Held> {
+        let room = most.saturating_sub(busy).max(most / 8).max(1);
         let (Ok(limit @ 1..), Ok(lease)) =
             (i64::try_from(room), i64::try_from(self.0.settings.lease.as_micros()))
         else {
@@ -287,7 +296,13 @@ impl Runner {
             claimed.await
         };
         match claimed.await {
-            Ok(claimed) => claimed,
+            Ok(claimed) => {
+                if claimed.len() == room {
+                    // There may be more: it is looked for as soon as these are on their way.
+                    self.nudge();
+                }
+                claimed
+            }
             Err(failure) => {
                 let failure: Failure = failure;
                 let error = crate::status::with_causes(&failure);

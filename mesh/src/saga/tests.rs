@@ -20,6 +20,7 @@ use crate::{
 crate::on_both_databases! {
     Tables;
     steps_are_done_in_order_with_one_commit_each
+    sagas_beyond_the_queue_wait_for_room_and_for_no_lease
     a_no_undoes_what_was_done_the_last_first_and_ends_with_its_effect
     an_unknown_outcome_is_asked_for_again_with_the_same_command
     a_saga_of_a_dead_process_goes_on_in_another_with_the_same_command
@@ -138,25 +139,30 @@ fn process(db: &TestDb, peer: &Peer) -> Process {
 
 #[expect(clippy::disallowed_methods, reason = "a process of its own in a test")]
 fn process_with(db: &TestDb, peer: &Peer, settings: Settings) -> Process {
-    let peer = peer.clone();
-    let runner = Runner::new(db.store.clone(), sample(), settings, move |run| Sample {
-        peer: peer.clone(),
-        run,
-    });
+    let runner = runner_of(db, peer, settings);
     let draining = Draining::default();
     let work = tokio::spawn(runner.clone().run(draining.clone()));
     Process { runner, draining, work }
 }
 
+fn runner_of(db: &TestDb, peer: &Peer, settings: Settings) -> Runner {
+    let peer = peer.clone();
+    Runner::new(db.store.clone(), sample(), settings, move |run| Sample { peer: peer.clone(), run })
+}
+
+async fn create(runner: &Runner, key: &str, store: &Store, deadline: Duration) -> Created {
+    let runner = runner.clone();
+    let new = New { key: key.to_owned(), data: Vec::new(), deadline: clock::now() + deadline };
+    let created = store.transaction(move |txn| {
+        let (runner, new) = (runner.clone(), new.clone());
+        Box::pin(async move { runner.create(txn, &new).await })
+    });
+    created.await.expect("created")
+}
+
 impl Process {
     async fn create(&self, store: &Store, deadline: Duration) -> Created {
-        let (runner, deadline) = (self.runner.clone(), clock::now() + deadline);
-        let created = store.transaction(move |txn| {
-            let runner = runner.clone();
-            let new = New { key: "orders/1".to_owned(), data: Vec::new(), deadline };
-            Box::pin(async move { runner.create(txn, &new).await })
-        });
-        created.await.expect("created")
+        create(&self.runner, "orders/1", store, deadline).await
     }
 
     async fn turn(&self, store: &Store, reach: Reach) -> Turned {
@@ -192,6 +198,28 @@ async fn comes_to(db: &TestDb, state: State) -> History {
     }
 }
 
+/// Waits until so many sagas are done.
+async fn all_done(db: &TestDb, sagas: i64) {
+    #[derive(FromQueryResult)]
+    struct Row {
+        done: i64,
+    }
+    let reached = async {
+        loop {
+            let sql = "SELECT COUNT(*) AS done FROM saga WHERE state = 'DONE'";
+            let found: Option<Row> =
+                crate::store::row(db.store.reader(), "count sagas", sql, vec![])
+                    .await
+                    .expect("reads");
+            if found.is_some_and(|found| found.done == sagas) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), reached).await.expect("all are done");
+}
+
 async fn effects(db: &TestDb) -> Vec<String> {
     #[derive(FromQueryResult)]
     struct Row {
@@ -223,6 +251,22 @@ async fn steps_are_done_in_order_with_one_commit_each(db: TestDb) {
     };
     tokio::time::timeout(Duration::from_secs(20), counted).await.expect("five");
     assert_eq!(db.store.stats().transactions, before + 5);
+}
+
+#[expect(clippy::disallowed_methods, reason = "a process of its own in a test")]
+async fn sagas_beyond_the_queue_wait_for_room_and_for_no_lease(db: TestDb) {
+    let peer = Peer::new(|_, _| Outcome::done());
+    let settings = Settings { lease: HOUR, poll: HOUR, concurrency: 1, ..quick() };
+    let runner = runner_of(&db, &peer, settings);
+    // Nobody works yet: four are in the queue, the others are in the database.
+    for order in 1..=20 {
+        let created = create(&runner, &format!("orders/{order}"), &db.store, HOUR).await;
+        assert_eq!(created.0.is_some(), order <= 4, "{order}");
+        runner.start(created);
+    }
+    let work = tokio::spawn(runner.clone().run(Draining::default()));
+    all_done(&db, 20).await;
+    work.abort();
 }
 
 async fn a_no_undoes_what_was_done_the_last_first_and_ends_with_its_effect(db: TestDb) {

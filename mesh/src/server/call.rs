@@ -22,7 +22,7 @@ use tower::{Service, ServiceExt as _};
 use super::answer::{Answer, Watch};
 use crate::{
     auth::Auth,
-    clock,
+    busy, clock,
     ctx::{Ctx, Trace},
     deadline, failpoint,
     status::Failure,
@@ -137,7 +137,7 @@ impl Service<Request<Incoming>> for Calls {
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let calls = self.clone();
-        Box::pin(async move { Ok(calls.call(request).await) })
+        Box::pin(busy::working(async move { Ok(calls.call(request).await) }))
     }
 }
 

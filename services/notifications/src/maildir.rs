@@ -5,13 +5,10 @@
 //! again by an attempt that does not know of it.
 
 use std::{
-    io,
-    path::{Path, PathBuf},
-};
-
-use tokio::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::AsyncWriteExt as _,
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
 };
 
 /// A folder for mails.
@@ -43,16 +40,20 @@ impl Maildir {
     /// # Errors
     /// What the system says.
     pub async fn prepare(&self) -> io::Result<()> {
+        self.beside(Self::make).await
+    }
+
+    fn make(&self) -> io::Result<()> {
         let mut missing = false;
         for name in FOLDERS {
             let folder = self.folder.join(name);
-            if !fs::metadata(&folder).await.is_ok_and(|found| found.is_dir()) {
-                DirBuilder::new().recursive(true).mode(0o700).create(&folder).await?;
+            if !fs::metadata(&folder).is_ok_and(|found| found.is_dir()) {
+                DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
                 missing = true;
             }
         }
         if missing {
-            sync(&self.folder).await?;
+            sync(&self.folder)?;
         }
         Ok(())
     }
@@ -65,22 +66,24 @@ impl Maildir {
     ///
     /// # Errors
     /// What the system says. Nothing is left that another attempt would trip over.
-    pub async fn put(&self, name: &str, attempt: i64, mail: &[u8]) -> io::Result<()> {
+    pub async fn put(&self, name: &str, attempt: i64, mail: Vec<u8>) -> io::Result<()> {
+        let name = name.to_owned();
+        self.beside(move |maildir| maildir.deliver(&name, attempt, &mail)).await
+    }
+
+    fn deliver(&self, name: &str, attempt: i64, mail: &[u8]) -> io::Result<()> {
         if attempt > 1 {
-            self.clear(name).await?;
-            if self.has(name).await? {
+            self.clear(name)?;
+            if self.has(name)? {
                 return Ok(());
             }
         }
         let temporary = self.folder.join("tmp").join(format!("{name}.{attempt}"));
-        let written = async {
-            write(&temporary, mail).await?;
-            fs::rename(&temporary, self.folder.join("new").join(name)).await
-        };
-        let written = written.await;
+        let written = write(&temporary, mail)
+            .and_then(|()| fs::rename(&temporary, self.folder.join("new").join(name)));
         if written.is_err() {
             // What cannot be removed now is removed by the next attempt.
-            let _removed = fs::remove_file(&temporary).await.is_ok();
+            let _removed = fs::remove_file(&temporary).is_ok();
         }
         written
     }
@@ -90,18 +93,30 @@ impl Maildir {
     /// # Errors
     /// What the system says: then it is not known.
     pub async fn settle(&self) -> io::Result<()> {
-        sync(&self.folder.join("new")).await?;
-        sync(&self.folder.join("cur")).await
+        let both = |maildir: &Self| {
+            sync(&maildir.folder.join("new"))?;
+            sync(&maildir.folder.join("cur"))
+        };
+        self.beside(both).await
+    }
+
+    /// Works on files where waiting for the disk holds nobody up: in one go, since each change of
+    /// threads costs as much as a call to the system.
+    async fn beside<F>(&self, work: F) -> io::Result<()>
+    where
+        F: FnOnce(&Self) -> io::Result<()> + Send + 'static,
+    {
+        let maildir = self.clone();
+        mesh::offload(move || work(&maildir)).await.map_err(io::Error::other)?
     }
 
     /// Whether a mail lies in `new`, or in `cur`, where flags follow its name.
-    async fn has(&self, name: &str) -> io::Result<bool> {
-        if fs::try_exists(self.folder.join("new").join(name)).await? {
+    fn has(&self, name: &str) -> io::Result<bool> {
+        if fs::exists(self.folder.join("new").join(name))? {
             return Ok(true);
         }
-        let mut read = fs::read_dir(self.folder.join("cur")).await?;
-        while let Some(entry) = read.next_entry().await? {
-            let found = entry.file_name();
+        for entry in fs::read_dir(self.folder.join("cur"))? {
+            let found = entry?.file_name();
             let rest = found.to_str().and_then(|found| found.strip_prefix(name));
             if rest.is_some_and(|flags| flags.is_empty() || flags.starts_with(':')) {
                 return Ok(true);
@@ -111,14 +126,14 @@ impl Maildir {
     }
 
     /// Removes what earlier attempts at a mail left in `tmp`.
-    async fn clear(&self, name: &str) -> io::Result<()> {
+    fn clear(&self, name: &str) -> io::Result<()> {
         let folder = self.folder.join("tmp");
-        let mut read = fs::read_dir(&folder).await?;
-        while let Some(entry) = read.next_entry().await? {
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
             let found = entry.file_name();
             let rest = found.to_str().and_then(|found| found.strip_prefix(name));
             if rest.is_some_and(|attempt| attempt.starts_with('.')) {
-                match fs::remove_file(entry.path()).await {
+                match fs::remove_file(entry.path()) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     Ok(()) | Err(_) => {}
                 }
@@ -129,17 +144,16 @@ impl Maildir {
 }
 
 /// Writes a file that its owner alone can read; it is on the disk afterwards.
-async fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).await?;
-    file.write_all(bytes).await?;
-    file.flush().await?;
-    file.sync_all().await
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// Waits until the entries of a folder are on the disk.
-async fn sync(folder: &Path) -> io::Result<()> {
-    File::open(folder).await?.sync_all().await
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

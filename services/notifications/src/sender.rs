@@ -52,7 +52,7 @@ pub enum Stopped {
 
 /// How many are begun at once, and how many of them are written at a time.
 const BEGUN: u32 = 32;
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 4;
 
 /// How long one mail may take to be written.
 const BUDGET: Duration = Duration::from_secs(5);
@@ -163,7 +163,7 @@ impl Sender {
             Err(unsendable) => return Sent::Never(unsendable.to_string()),
         };
         let name = mail::file_name(&due.message_id);
-        let put = self.maildir.put(&name, due.attempt, &mail);
+        let put = self.maildir.put(&name, due.attempt, mail);
         match ctx::background("write_mail", BUDGET, Some(&due.traceparent), put).await {
             Ok(Ok(())) => Sent::Done,
             Ok(Err(error)) => Sent::NotNow(format!("cannot write the mail: {error}")),

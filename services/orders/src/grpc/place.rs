@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mesh::{
     Ctx,
     auth::Caller,
-    clock,
+    busy, clock,
     idempotency::{Answer, Key},
     page,
     saga::{Created, New},
@@ -89,7 +89,7 @@ impl Orders {
         } else {
             let left = Ctx::current().map_or(create.wait, |ctx| ctx.time_left());
             let until = clock::instant() + create.wait.min(left.saturating_sub(RESERVE));
-            let settled = self.store.settled(id, until).await;
+            let settled = busy::resting(self.store.settled(id, until)).await;
             // The order stands, whatever came of waiting for it.
             settled.ok().flatten().map_or(answer, |stored| encode::order(&stored))
         };

@@ -1,0 +1,47 @@
+//! How many calls this process works on, so that what nobody waits for can give way to them.
+
+use std::{
+    future::Future,
+    sync::atomic::{AtomicIsize, Ordering},
+};
+
+/// Of all servers of the process.
+static CALLS: AtomicIsize = AtomicIsize::new(0);
+
+/// Added to the count until dropped.
+#[derive(Debug)]
+struct Counted(isize);
+
+/// How many calls are worked on.
+pub(crate) fn calls() -> usize {
+    // Less than none: somebody rests who does not work for a call.
+    usize::try_from(CALLS.load(Ordering::Relaxed)).unwrap_or_default()
+}
+
+/// Does the work of a call.
+pub(crate) async fn working<F: Future>(call: F) -> F::Output {
+    let _counted = Counted::add(1);
+    call.await
+}
+
+/// Waits, in a call, for what goes on in the background: meanwhile the call counts as none, since
+/// giving way to it would only let it wait longer.
+pub async fn resting<F: Future>(awaited: F) -> F::Output {
+    let _counted = Counted::add(-1);
+    awaited.await
+}
+
+// === impl Counted ===
+
+impl Counted {
+    fn add(calls: isize) -> Self {
+        CALLS.fetch_add(calls, Ordering::Relaxed);
+        Self(calls)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        CALLS.fetch_sub(self.0, Ordering::Relaxed);
+    }
+}
