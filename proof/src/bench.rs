@@ -235,7 +235,7 @@ impl Orders {
             client_secret_file: None,
         };
         let authorization = identity.sign_in(&place).await?;
-        let services = Sources::services(&place)?;
+        let services = Sources::services(&place).await?;
         Ok(Sources { services, authorization, provider: None, maildir: None, history: None })
     }
 
