@@ -99,16 +99,18 @@ async fn call(channel: &Channel) -> Result<(), Status> {
     ctx.scope(async { client.get_jwks(GetJwksRequest {}).await.map(|_| ()) }).await
 }
 
-async fn get(base: &str, path: &str) -> (http::StatusCode, Value) {
-    let answer = Http::new(base).call(
-        http::Method::GET,
-        path,
-        http::HeaderMap::new(),
-        Bytes::new(),
-        Duration::from_secs(5),
-    );
-    let (status, body) = answer.await.unwrap();
-    (status, serde_json::from_slice(&body).unwrap_or_default())
+/// The status and the JSON of an answer; nothing if there is none.
+async fn ask(method: http::Method, url: &str, body: String) -> Option<(u16, Value)> {
+    let (base, path) = url.split_at(url.find("/v1/").or_else(|| url.find("/ready"))?);
+    let http = Http::new(base);
+    let (body, timeout) = (Bytes::from(body), Duration::from_secs(5));
+    let (status, body) =
+        http.call(method, path, http::HeaderMap::new(), body, timeout).await.ok()?;
+    Some((status.as_u16(), serde_json::from_slice(&body).unwrap_or_default()))
+}
+
+async fn get(base: &str, path: &str) -> (u16, Value) {
+    ask(http::Method::GET, &format!("{base}{path}"), String::new()).await.unwrap()
 }
 
 /// Asks again and again until it is so; how long that took.
@@ -276,14 +278,9 @@ impl Agent {
         let api = agent.api();
         until("Consul's leader", Duration::from_secs(20), async || {
             assert!(agent.child.try_wait().unwrap().is_none(), "Consul ended at once");
-            let answer = Http::new(&api).call(
-                http::Method::GET,
-                "/v1/status/leader",
-                http::HeaderMap::new(),
-                Bytes::new(),
-                Duration::from_secs(1),
-            );
-            answer.await.is_ok_and(|(_, body)| body.starts_with(b"\"127"))
+            let url = format!("{api}/v1/status/leader");
+            let answer = ask(http::Method::GET, &url, String::new()).await;
+            answer.is_some_and(|(_, leader)| leader.as_str().is_some_and(|it| !it.is_empty()))
         })
         .await;
         agent
@@ -379,15 +376,11 @@ mod on_consul {
                 "DeregisterCriticalServiceAfter": "1m",
             },
         });
+        let path = "/v1/agent/service/register?replace-existing-checks=true";
         for _ in 0..20 {
-            let put = Http::new(&agent.api()).call(
-                http::Method::PUT,
-                "/v1/agent/service/register?replace-existing-checks=true",
-                http::HeaderMap::new(),
-                Bytes::from(body.to_string()),
-                Duration::from_secs(2),
-            );
-            assert_eq!(put.await.unwrap().0, 200);
+            let url = format!("{}{path}", agent.api());
+            let put = ask(http::Method::PUT, &url, body.to_string()).await;
+            assert_eq!(put.map(|(status, _)| status), Some(200));
             assert_eq!(agent.passing("callee").await, 1, "nobody would be sent here");
         }
         callee.leave().await;

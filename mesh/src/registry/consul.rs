@@ -164,7 +164,7 @@ impl Backend for Consul {
 
     fn keeper(&self, registration: Registration) -> Option<Box<dyn Keeper>> {
         let agent = Arc::clone(&self.agent);
-        Some(Box::new(keep::Keep::new(agent, self.settings.check, registration)))
+        Some(Box::new(keep::Keep::new(agent, &self.settings, registration)))
     }
 }
 

@@ -162,14 +162,8 @@ impl Look {
             (Ok(found), Err(_)) | (Err(_), Ok(found)) if !found.0.is_empty() => found,
             (Ok(_), Err(failure)) | (Err(failure), Ok(_) | Err(_)) => return Err(failure),
         };
-        let mut found: Vec<IpAddr> = records
-            .iter()
-            .filter_map(|record| match &record.data {
-                RData::A(address) => Some(IpAddr::V4(address.0)),
-                RData::AAAA(address) => Some(IpAddr::V6(address.0)),
-                _ => None,
-            })
-            .collect();
+        let mut found: Vec<IpAddr> =
+            records.iter().filter_map(|record| record.data.ip_addr()).collect();
         found.sort_unstable();
         found.dedup();
         Ok((found, counts))
@@ -181,9 +175,9 @@ impl Look {
         let (records, mut counts) = self.records(&name, RecordType::SRV).await?;
         let services: Vec<_> = records
             .iter()
-            .filter_map(|record| match &record.data {
-                RData::SRV(service) => Some(service),
-                _ => None,
+            .filter_map(|record| {
+                let RData::SRV(service) = &record.data else { return None };
+                Some(service)
             })
             .collect();
         let first = services.iter().map(|service| service.priority).min();

@@ -9,11 +9,13 @@ use tokio::{sync::watch, time::Instant};
 
 use super::{
     super::{
-        Failure, Registration,
+        Failure, Registration, Source as _,
         cache::jitter,
         lease::{Health, Keeper},
     },
-    Agent, Check, path,
+    Agent, Check, Settings,
+    follow::Follow,
+    path,
 };
 use crate::clock;
 
@@ -21,6 +23,8 @@ use crate::clock;
 const RECONCILE: Duration = Duration::from_secs(30);
 /// So much earlier at most, so that not everybody comes at once.
 const EARLIER: Duration = Duration::from_secs(10);
+/// The longest between two looks at an agent that is away.
+const PROBE: Duration = Duration::from_secs(2);
 /// How often we say that we are ready, where we are not asked.
 const PULSE: Duration = Duration::from_secs(5);
 
@@ -30,6 +34,8 @@ pub(super) struct Keep {
     check: Check,
     registration: Registration,
     returns: watch::Receiver<u64>,
+    /// Waits for what others hear of us: when that breaks off, the agent may have forgotten.
+    probe: Follow,
     /// When to register again.
     due: Option<Instant>,
 }
@@ -37,9 +43,10 @@ pub(super) struct Keep {
 // === impl Keep ===
 
 impl Keep {
-    pub(super) fn new(agent: Arc<Agent>, check: Check, registration: Registration) -> Self {
+    pub(super) fn new(agent: Arc<Agent>, settings: &Settings, registration: Registration) -> Self {
         let returns = agent.returns.subscribe();
-        Self { agent, check, registration, returns, due: None }
+        let probe = Follow::new(Arc::clone(&agent), settings, &registration.service);
+        Self { agent, check: settings.check, registration, returns, probe, due: None }
     }
 
     /// Registers when that is due, and says how we are where nobody asks.
@@ -126,6 +133,15 @@ impl Keeper for Keep {
     fn sooner(&mut self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             let told = self.check == Check::Told;
+            // Others forget us some seconds after the agent has come back without us: until then
+            // it must know us again, and our check must have passed.
+            let probe = async {
+                loop {
+                    if self.probe.next().await.is_err() {
+                        tokio::time::sleep(jitter(PROBE)).await;
+                    }
+                }
+            };
             let ready = async {
                 if !told || self.registration.ready.changed().await.is_err() {
                     std::future::pending::<()>().await;
@@ -134,6 +150,7 @@ impl Keeper for Keep {
             tokio::select! {
                 Ok(()) = self.returns.changed() => self.due = None,
                 () = ready => {}
+                () = probe => {}
             }
         })
     }
