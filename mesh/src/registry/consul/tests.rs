@@ -260,7 +260,7 @@ async fn while_consul_is_silent_what_was_known_stays_and_its_age_is_said() {
         until(&mut other, &[2]).await;
         assert!(stale("stale-orders") < 1.0);
         fake.silent(true);
-        let _ = fake.asked();
+        drop(fake.asked());
         tokio::time::sleep(30 * SECOND).await;
         assert!(!watched.borrow().stale, "half a minute is not long");
         tokio::time::sleep(away - 30 * SECOND).await;
@@ -438,7 +438,7 @@ async fn an_agent_that_has_forgotten_us_is_told_again_within_half_a_minute() {
     }
     // The check keeps its status over what only says the same again.
     fake.pass("orders-1", true);
-    let _ = fake.asked();
+    drop(fake.asked());
     tokio::time::sleep(5 * MINUTE).await;
     let asked = fake.asked();
     assert!((10..=16).contains(&registrations(&asked)));
@@ -507,7 +507,7 @@ async fn a_lease_that_is_left_stays_left() {
     let lease = register(&registry);
     registered(&lease).await;
     drop(lease);
-    let _ = fake.asked();
+    drop(fake.asked());
     tokio::time::sleep(5 * MINUTE).await;
     assert_eq!(registrations(&fake.asked()), 0);
 }
@@ -527,7 +527,7 @@ async fn where_the_agent_cannot_ask_it_is_told() {
     ready.send_replace(true);
     tokio::time::sleep(SECOND).await;
     assert!(fake.passes("orders-1"), "said at once");
-    let _ = fake.asked();
+    drop(fake.asked());
     tokio::time::sleep(MINUTE).await;
     let pulses = fake.asked().iter().filter(|it| it.path.contains("/check/pass/")).count();
     assert!((12..=15).contains(&pulses), "{pulses} pulses in a minute");
