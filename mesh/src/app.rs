@@ -1,6 +1,7 @@
 //! A process: what it listens on, what it serves, what runs beside, and how it leaves.
 
 mod events;
+mod known;
 mod run;
 mod serve;
 
@@ -26,7 +27,7 @@ use crate::{
     Channel,
     auth::{Auth, Keys, Rules, SignIn},
     config::{Bound, Config},
-    registry::{Address, Registry},
+    registry::{Address, Registry, Snapshot},
     server::{self, Listener},
     store, telemetry,
 };
@@ -45,6 +46,7 @@ pub struct App {
     listener: Arc<Listener>,
     admin: Arc<Listener>,
     address: SocketAddr,
+    admin_port: u16,
     registry: Registry,
     sign_in: SignIn,
     keys: Keys,
@@ -100,7 +102,7 @@ impl App {
         descriptors: &'static [u8],
         mut config: Config,
     ) -> anyhow::Result<Self> {
-        let registry = Registry::parse(&config.registry).context("--registry is wrong")?;
+        let registry = known::registry(&config)?;
         let bound = match config.bound.take() {
             Some(bound) => {
                 Bound { listen: bound.listen.try_clone()?, admin: bound.admin.try_clone()? }
@@ -111,12 +113,14 @@ impl App {
             },
         };
         let address = bound.listen.local_addr().context("cannot read the port")?;
+        let admin_port = bound.admin.local_addr().context("cannot read the admin port")?.port();
         let mut app = Self {
             name,
             descriptors,
             listener: Arc::new(Listener::new(bound.listen)?),
             admin: Arc::new(Listener::new(bound.admin)?),
             address,
+            admin_port,
             registry,
             sign_in: SignIn::default(),
             keys: Keys::none(),
@@ -172,14 +176,19 @@ impl App {
         if let Some(channel) = channels.get(name_or_url) {
             return channel.clone();
         }
-        let addresses = match name_or_url.strip_prefix("http://") {
-            Some(address) => address.parse::<Address>().into_iter().collect(),
-            None => self.registry.addresses(name_or_url),
+        let snapshots = match name_or_url.strip_prefix("http://") {
+            Some(address) => {
+                Snapshot::fixed(&address.parse().into_iter().collect::<Vec<Address>>())
+            }
+            // Ready only once it has called itself, it is not yet known where others look.
+            None if name_or_url == self.name => Snapshot::fixed(&[self.own_address()]),
+            None => self.registry.watch(name_or_url),
         };
-        if addresses.is_empty() {
+        let nobody = |known: &Snapshot| known.fetched_at.is_some() && known.instances.is_empty();
+        if nobody(&snapshots.borrow()) {
             tracing::warn!(callee = name_or_url, "{name_or_url} is not in the registry");
         }
-        let channel = Channel::new(name_or_url, &addresses, self.sign_in.clone());
+        let channel = Channel::new(name_or_url, snapshots, self.sign_in.clone());
         channels.insert(name_or_url.to_owned(), channel.clone());
         channel
     }

@@ -14,9 +14,14 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::watch;
 use tonic::{Code, Request, Status, body::Body};
 
-use crate::{auth::SignIn, registry::Address, status};
+use crate::{
+    auth::SignIn,
+    registry::{Address, Snapshot},
+    status,
+};
 
 mod call;
 mod endpoint;
@@ -65,15 +70,19 @@ pub enum Verdict {
 // === impl Channel ===
 
 impl Channel {
-    pub(crate) fn new(name: &str, addresses: &[Address], sign_in: SignIn) -> Self {
-        let endpoints = endpoint::Endpoints::connect(name, addresses);
+    pub(crate) fn new(
+        name: &str,
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+        sign_in: SignIn,
+    ) -> Self {
+        let endpoints = endpoint::Endpoints::follow(name, snapshots);
         Self(Arc::new(Callee { name: name.to_owned(), endpoints, sign_in }))
     }
 
     /// A callee at fixed addresses, called without a token of our own: how tools and tests call.
     #[must_use]
     pub fn to(name: &str, addresses: &[Address]) -> Self {
-        Self::new(name, addresses, SignIn::default())
+        Self::new(name, Snapshot::fixed(addresses), SignIn::default())
     }
 
     /// What logs and errors call the callee.

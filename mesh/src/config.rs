@@ -20,9 +20,25 @@ pub struct Config {
     #[arg(long = "admin-listen", env = "MESH_ADMIN_LISTEN")]
     pub admin_listen: Option<SocketAddr>,
 
-    /// Where the other processes are: `static://?name=host:port&name=host:port,host:port`.
+    /// Where the other processes are: `static://?name=host:port&name=host:port,host:port`,
+    /// `static:///file` with one `name=host:port` a line, `consul://host:port?dc=…&ns=…`, or
+    /// `dns://?suffix=domain&port=port`.
     #[arg(long = "registry", env = "MESH_REGISTRY", default_value = "static://")]
     pub registry: String,
+
+    /// Where others reach this process, as they are told by the registry: `host` or `host:port`.
+    /// Without it: where it listens.
+    #[arg(long = "advertise", env = "MESH_ADVERTISE")]
+    pub advertise: Option<String>,
+
+    /// What the registry tells this process from its replicas by: the same after a restart, such
+    /// as the name of a pod. Without it: its name and where others reach it.
+    #[arg(long = "instance-id", env = "MESH_INSTANCE_ID")]
+    pub instance_id: Option<String>,
+
+    /// File with the token for Consul. Without it the variable `CONSUL_HTTP_TOKEN` counts.
+    #[arg(long = "consul-token-file", env = "MESH_CONSUL_TOKEN_FILE")]
+    pub consul_token_file: Option<PathBuf>,
 
     /// Registry name of the service that issues tokens. Without it no token can be verified.
     #[arg(long = "issuer", env = "MESH_ISSUER")]
@@ -148,6 +164,9 @@ impl Config {
             listen: None,
             admin_listen: None,
             registry: registry.to_owned(),
+            advertise: None,
+            instance_id: None,
+            consul_token_file: None,
             issuer: None,
             client_secret_file: None,
             page_key_file: None,

@@ -39,6 +39,8 @@ pub struct Metrics {
     pub in_flight: Gauge,
     /// Connections being served now.
     pub connections: Gauge,
+    /// 1 while the registry knows of this process, as far as it has told.
+    pub registered: Gauge,
     /// The newest position of this process's log.
     pub log_head: Gauge,
     /// Events that wait for a position.
@@ -115,6 +117,7 @@ impl Metrics {
             resent: Counter::default(),
             in_flight: Gauge::default(),
             connections: Gauge::default(),
+            registered: Gauge::default(),
             log_head: Gauge::default(),
             log_unsequenced: Gauge::default(),
             consumer_lag: Family::default(),
@@ -153,7 +156,13 @@ impl Metrics {
             "Connections being served",
             metrics.connections.clone(),
         );
+        registry.register(
+            names::REGISTERED,
+            "Whether the registry knows of this process",
+            metrics.registered.clone(),
+        );
         metrics.register_events(&mut registry);
+        registry.register_collector(Box::new(Silence));
         registry.register_collector(Box::new(Rootless));
         registry.register_collector(Box::new(Databases));
         Self { registry, ..metrics }
@@ -205,6 +214,27 @@ impl prometheus_client::collector::Collector for Rootless {
         let metric =
             encoder.encode_descriptor(names::ROOTLESS, help, None, counter.metric_type())?;
         counter.encode(metric)
+    }
+}
+
+/// Reads for how long the registry has been silent where its answers are kept.
+#[derive(Debug)]
+struct Silence;
+
+impl prometheus_client::collector::Collector for Silence {
+    fn encode(
+        &self,
+        mut encoder: prometheus_client::encoding::DescriptorEncoder<'_>,
+    ) -> Result<(), std::fmt::Error> {
+        use prometheus_client::{encoding::EncodeMetric as _, metrics::gauge::ConstGauge};
+        let help = "For how long the registry has said nothing of a service";
+        let kind = ConstGauge::new(0.0).metric_type();
+        let mut family = encoder.encode_descriptor(names::REGISTRY_STALE, help, None, kind)?;
+        for (service, seconds) in crate::registry::stale_seconds() {
+            let labels = [("service", service)];
+            ConstGauge::new(seconds).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 }
 

@@ -16,8 +16,10 @@ use crate::{
     server::{Listener, Wire},
 };
 
+mod consul;
 mod database;
 
+pub use consul::*;
 pub use database::*;
 
 /// How long a call in a test may take.

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use mesh::{
     Channel, Ctx,
     ctx::Trace,
-    registry::Registry,
+    registry::{Options, Registry},
     wire::ordermesh::auth::v1::{
         IssueTokenRequest, PasswordCredential, issue_token_request::Credential,
         tokens_service_client::TokensServiceClient,
@@ -24,12 +24,19 @@ pub const SERVICES: [&str; 7] =
 /// How long signing in may take: a password is slow to check, on purpose.
 const SIGN_IN: Duration = Duration::from_secs(9);
 
+/// How long the registry may take to say where a service is.
+const LOOK_UP: Duration = Duration::from_secs(5);
+
 /// Settings of every command.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Access {
-    /// The services, as `static://?name=host:port&name=host:port`.
+    /// The services, as `static://?name=host:port&name=host:port`, or a registry that knows
+    /// them: `consul://host:port`, `dns://?suffix=domain&port=port`.
     #[arg(long, env = "MESHCTL_REGISTRY", global = true, default_value = "static://?")]
     pub registry: String,
+    /// Allows plaintext beyond loopback to the registry.
+    #[arg(long, env = "MESHCTL_ALLOW_PLAINTEXT", global = true)]
+    pub allow_plaintext: bool,
     /// The e-mail address of an account with the role `admin`.
     #[arg(long, env = "MESHCTL_EMAIL", global = true)]
     pub email: Option<String>,
@@ -71,14 +78,15 @@ impl Access {
     /// # Errors
     /// The registry or a file cannot be read, nothing says who asks, or the mesh refuses it.
     pub async fn sign_in(self) -> anyhow::Result<Mesh> {
-        let registry = Registry::parse(&self.registry)?;
-        let known = |name| (name, registry.addresses(name));
-        let channels: Vec<Channel> = SERVICES
-            .into_iter()
-            .map(known)
-            .filter(|(_, addresses)| !addresses.is_empty())
-            .map(|(name, addresses)| Channel::to(name, &addresses))
-            .collect();
+        let options = Options { allow_plaintext: self.allow_plaintext, ..Options::from_env() };
+        let registry = Registry::open(&self.registry, &options)?;
+        let mut channels = Vec::new();
+        for name in SERVICES {
+            let known = registry.find(name, LOOK_UP).await?.addresses();
+            if !known.is_empty() {
+                channels.push(Channel::to(name, &known));
+            }
+        }
         let token = match (&self.token_file, self.email, &self.password_file) {
             (Some(path), _, _) => secret(path)?,
             (None, Some(email), Some(path)) => {

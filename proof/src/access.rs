@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use mesh::{
     Channel, Ctx,
     ctx::Trace,
-    registry::Registry,
+    registry::{Options, Registry},
     wire::ordermesh::auth::v1::{
         ClientCredential, IssueTokenRequest, PasswordCredential, issue_token_request::Credential,
         tokens_service_client::TokensServiceClient,
@@ -20,10 +20,14 @@ const CLIENT: &str = "proof";
 /// How long signing in may take: a password is slow to check, on purpose.
 const SIGN_IN: Duration = Duration::from_secs(9);
 
+/// How long the registry may take to say where a service is.
+const LOOK_UP: Duration = Duration::from_secs(5);
+
 /// Where the mesh is.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Place {
-    /// The services, as `static://?name=host:port&name=host:port`.
+    /// The services, as `static://?name=host:port&name=host:port`, or a registry that knows
+    /// them: `consul://host:port`.
     #[arg(long, env = "MESHPROOF_REGISTRY")]
     pub registry: String,
 }
@@ -55,8 +59,9 @@ impl Place {
     ///
     /// # Errors
     /// The registry cannot be read.
-    pub fn find(&self, name: &str) -> anyhow::Result<Option<Channel>> {
-        let addresses = Registry::parse(&self.registry)?.addresses(name);
+    pub async fn find(&self, name: &str) -> anyhow::Result<Option<Channel>> {
+        let registry = Registry::open(&self.registry, &Options::from_env())?;
+        let addresses = registry.find(name, LOOK_UP).await?.addresses();
         Ok((!addresses.is_empty()).then(|| Channel::to(name, &addresses)))
     }
 
@@ -64,8 +69,8 @@ impl Place {
     ///
     /// # Errors
     /// The registry cannot be read, or does not know it.
-    pub fn channel(&self, name: &str) -> anyhow::Result<Channel> {
-        self.find(name)?.with_context(|| {
+    pub async fn channel(&self, name: &str) -> anyhow::Result<Channel> {
+        self.find(name).await?.with_context(|| {
             format!("the registry has no `{name}`: add `{name}=host:port` to --registry")
         })
     }
@@ -96,7 +101,7 @@ impl Identity {
                  --password-file"
             ),
         };
-        sign_in(place.channel("users")?, credential).await
+        sign_in(place.channel("users").await?, credential).await
     }
 }
 

@@ -8,7 +8,6 @@ use mesh::{
     client::http::Http,
     clock,
     ctx::Trace,
-    registry::Registry,
     wire::ordermesh::auth::v1::{PasswordCredential, issue_token_request::Credential},
 };
 use proto::events::v1::{SubscribeRequest, event_log_service_client::EventLogServiceClient};
@@ -104,16 +103,15 @@ impl Bench {
 
 impl Orders {
     async fn measure(self) -> anyhow::Result<Value> {
-        let registry = Registry::parse(&self.registry)?;
-        let channel = |name: &str| Channel::to(name, &registry.addresses(name));
+        let place = Place { registry: self.registry.clone() };
         let pids: Vec<u32> =
             self.pids.iter().filter_map(|pair| pair.rsplit_once('=')?.1.parse().ok()).collect();
         let resident = cpu::resident(&pids);
         self.slow_down_the_provider().await?;
         let buyer = Buyer {
-            orders: channel("orders"),
-            authorization: self.sign_in(channel("users")).await?,
-            variants: variants(channel("catalog")).await?,
+            orders: place.channel("orders").await?,
+            authorization: self.sign_in(place.channel("users").await?).await?,
+            variants: variants(place.channel("catalog").await?).await?,
         };
         // Warm: connections, caches, prepared statements.
         good(&buyer.closed(8, self.each / 5, Until::Confirmed).await)?;
@@ -159,7 +157,7 @@ impl Orders {
         anyhow::ensure!(sources.rest(REST).await?, "the mesh does not come to rest");
         let after = After::of(&sources.world().await?, from);
         progress("three subscribers read the log");
-        let log = log_rate(&channel("orders"), &sources.authorization).await?;
+        let log = log_rate(&buyer.orders, &sources.authorization).await?;
 
         Ok(json!({
             "bench": "orders",
@@ -235,7 +233,7 @@ impl Orders {
             client_secret_file: None,
         };
         let authorization = identity.sign_in(&place).await?;
-        let services = Sources::services(&place)?;
+        let services = Sources::services(&place).await?;
         Ok(Sources { services, authorization, provider: None, maildir: None, history: None })
     }
 

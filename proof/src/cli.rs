@@ -97,7 +97,7 @@ impl Check {
     async fn run(self) -> anyhow::Result<Done> {
         let authorization = self.identity.sign_in(&self.place).await?;
         let sources = Sources {
-            services: Sources::services(&self.place)?,
+            services: Sources::services(&self.place).await?,
             authorization,
             provider: self.psp,
             maildir: self.mail,

@@ -67,9 +67,12 @@ impl Sources {
     ///
     /// # Errors
     /// The registry cannot be read.
-    pub fn services(place: &Place) -> anyhow::Result<Vec<Channel>> {
-        let known = SERVICES.iter().map(|(name, _)| place.find(name));
-        Ok(known.collect::<anyhow::Result<Vec<_>>>()?.into_iter().flatten().collect())
+    pub async fn services(place: &Place) -> anyhow::Result<Vec<Channel>> {
+        let mut known = Vec::new();
+        for (name, _) in SERVICES {
+            known.extend(place.find(name).await?);
+        }
+        Ok(known)
     }
 
     /// Reads everything.

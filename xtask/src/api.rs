@@ -56,6 +56,11 @@ impl Api {
         self.send("GET", path, None, None)
     }
 
+    /// Asks once, whatever the answer.
+    pub(crate) fn get_once(&self, path: &str) -> Result<Reply> {
+        self.once("GET", path, None, None)
+    }
+
     /// Changes something, once: the key makes a repeat of this very call harmless.
     pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Reply> {
         self.send("POST", path, Some(body), Some(os::uuid()?))

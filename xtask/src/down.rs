@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::run_file::Run;
 use crate::site::Site;
-use crate::{clock, postgres, say};
+use crate::{clock, say};
 
 xflags::xflags! {
     /// Drains every process of the running mesh and waits until all have ended.
@@ -77,9 +77,7 @@ pub(crate) fn end(site: &Site) -> Result<()> {
     say::redraw("");
     // Still there only if the supervisor could not tidy up by itself.
     if let Some(run) = Run::read(site)? {
-        if let Some((port, data)) = run.postgres {
-            postgres::Server { port, data }.stop();
-        }
+        run.components.stop();
         std::fs::remove_file(site.run_file())?;
     }
     Ok(())

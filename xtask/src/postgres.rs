@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::{os, tools};
 
 /// A server that runs, or ran.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Server {
     pub(crate) port: u16,
     /// Its data folder.

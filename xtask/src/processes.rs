@@ -139,12 +139,13 @@ pub(crate) fn instances(
     site: &Site,
     bins: &Path,
     replicas: &[(&Process, u16)],
+    registry: Option<String>,
     database: &dyn Fn(&Process) -> String,
 ) -> Vec<Instance> {
-    let count = |process: &Process| {
-        replicas.iter().rfind(|(it, _)| it.name == process.name).map_or(1, |(_, count)| *count)
-    };
-    let registry = registry(site, &count);
+    let count = |process: &Process| count(replicas, process);
+    // Whoever finds us in a registry that is asked needs some time to see that we leave.
+    let propagation = registry.is_some();
+    let registry = registry.unwrap_or_else(|| fixed(site, &count));
     let mut all = Vec::new();
     for process in TABLE {
         for replica in 0..count(process) {
@@ -160,6 +161,9 @@ pub(crate) fn instances(
                 ("MESH_ADMIN_LISTEN".to_owned(), admin.clone()),
                 ("MESH_REGISTRY".to_owned(), registry.clone()),
             ];
+            if propagation {
+                env.push(("MESH_PROPAGATION".to_owned(), "2s".to_owned()));
+            }
             env.extend(told(site, process, database));
             let program = bins.join(process.name).display().to_string();
             all.push(Instance {
@@ -175,8 +179,13 @@ pub(crate) fn instances(
     all
 }
 
+/// How many copies of a process are to run.
+pub(crate) fn count(replicas: &[(&Process, u16)], process: &Process) -> u16 {
+    replicas.iter().rfind(|(it, _)| it.name == process.name).map_or(1, |(_, count)| *count)
+}
+
 /// `static://?users=127.0.0.1:50051&…`, replicas separated by commas.
-fn registry(site: &Site, count: &dyn Fn(&Process) -> u16) -> String {
+fn fixed(site: &Site, count: &dyn Fn(&Process) -> u16) -> String {
     let services: Vec<String> = TABLE
         .iter()
         .filter(|process| process.registered)
@@ -246,7 +255,7 @@ mod tests {
     #[test]
     fn ports_of_all_processes_and_replicas_differ() {
         let most: Vec<(&Process, u16)> = TABLE.iter().map(|it| (it, REPLICAS_MAX)).collect();
-        let all = instances(&site(), Path::new("/bin"), &most, &|it| it.name.to_owned());
+        let all = instances(&site(), Path::new("/bin"), &most, None, &|it| it.name.to_owned());
         let mut ports: Vec<&str> =
             all.iter().flat_map(|it| [it.listen.as_str(), it.admin.as_str()]).collect();
         let count = ports.len();
@@ -258,7 +267,8 @@ mod tests {
     #[test]
     fn the_registry_lists_every_replica_of_what_is_called_by_name() {
         let orders = named("orders").unwrap();
-        let all = instances(&site(), Path::new("/bin"), &[(orders, 2)], &|it| sqlite(&site(), it));
+        let all =
+            instances(&site(), Path::new("/bin"), &[(orders, 2)], None, &|it| sqlite(&site(), it));
         let gateway = all.iter().find(|it| it.name == "gateway").unwrap();
         let registry = &gateway.env.iter().find(|(key, _)| key == "MESH_REGISTRY").unwrap().1;
         assert!(

@@ -1,11 +1,11 @@
 //! `run.json`: what the supervisor tells every other command about the mesh that runs.
 
 use std::fs;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use crate::components::Components;
 use crate::os::{self, Pid};
 use crate::processes::Instance;
 use crate::site::Site;
@@ -14,8 +14,8 @@ use crate::site::Site;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
     pub(crate) supervisor: Pid,
-    /// The port and data folder of the PostgreSQL server that was started with the mesh.
-    pub(crate) postgres: Option<(u16, PathBuf)>,
+    /// What was started beside the processes.
+    pub(crate) components: Components,
     pub(crate) processes: Vec<Row>,
 }
 
@@ -78,21 +78,18 @@ impl Run {
     }
 
     fn json(&self) -> Value {
-        let postgres =
-            self.postgres.as_ref().map(|(port, data)| json!({ "port": port, "data": data }));
         json!({
             "supervisor": pid_json(&self.supervisor),
-            "postgres": postgres,
+            "components": self.components.json(),
             "processes": self.processes.iter().map(Row::json).collect::<Vec<_>>(),
         })
     }
 
     fn from_json(value: &Value) -> Self {
-        let postgres = value["postgres"]["port"].as_u64().and_then(|port| u16::try_from(port).ok());
         Self {
             supervisor: pid_from(&value["supervisor"])
                 .unwrap_or(Pid { number: 0, born: String::new() }),
-            postgres: postgres.map(|port| (port, PathBuf::from(text(&value["postgres"]["data"])))),
+            components: Components::from_json(&value["components"]),
             processes: list(&value["processes"]).iter().map(Row::from_json).collect(),
         }
     }
@@ -139,11 +136,11 @@ pub(crate) fn instance_from(value: &Value) -> Instance {
     }
 }
 
-fn pid_json(pid: &Pid) -> Value {
+pub(crate) fn pid_json(pid: &Pid) -> Value {
     json!({ "number": pid.number, "born": pid.born })
 }
 
-fn pid_from(value: &Value) -> Option<Pid> {
+pub(crate) fn pid_from(value: &Value) -> Option<Pid> {
     let number = u32::try_from(value["number"].as_u64()?).ok()?;
     Some(Pid { number, born: text(&value["born"]) })
 }
@@ -172,7 +169,13 @@ mod tests {
         };
         let run = Run {
             supervisor: Pid::of(std::process::id()),
-            postgres: Some((5432, "/data".into())),
+            components: Components {
+                postgres: Some(crate::postgres::Server { port: 5432, data: "/data".into() }),
+                consul: Some(crate::consul::Agent {
+                    pid: Pid::of(std::process::id()),
+                    address: "127.0.0.1:8500".into(),
+                }),
+            },
             processes: vec![Row {
                 instance,
                 pid: None,

@@ -45,6 +45,9 @@ pub(crate) fn run(flags: &Status) -> Result<ExitCode> {
         println!("{}", json(&rows));
     } else {
         print!("{}", text(&rows));
+        for line in Run::required(&site)?.components.lines() {
+            println!("{line}");
+        }
         for row in &rows {
             let name = &row.row.instance.name;
             match (&row.row.gave_up, &row.missing) {

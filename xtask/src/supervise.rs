@@ -16,8 +16,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use crate::clock;
+use crate::components::Components;
 use crate::os::Pid;
-use crate::postgres;
 use crate::processes::Instance;
 use crate::run_file::{Row, Run};
 use crate::site::Site;
@@ -99,7 +99,7 @@ impl Supervisor {
         site: &Site,
         policy: Policy,
         instances: Vec<Instance>,
-        postgres: Option<postgres::Server>,
+        components: Components,
     ) -> Self {
         let (sender, events) = mpsc::channel();
         let lives = instances
@@ -109,7 +109,7 @@ impl Supervisor {
         let row = |instance| Row { instance, pid: None, starts: 0, gave_up: None };
         let run = Run {
             supervisor: Pid::of(std::process::id()),
-            postgres: postgres.map(|server| (server.port, server.data)),
+            components,
             processes: instances.into_iter().map(row).collect(),
         };
         Self { site: site.clone(), policy, run, written: None, lives, events, sender }
@@ -289,9 +289,7 @@ impl Supervisor {
                 pid.signal("KILL");
             }
         }
-        if let Some((port, data)) = self.run.postgres.take() {
-            postgres::Server { port, data }.stop();
-        }
+        std::mem::take(&mut self.run.components).stop();
         self.log(if ending == Ending::Clean { ALL_ENDED } else { "some processes were cut short" });
         // It is gone already where the whole state was removed.
         drop(fs::remove_file(self.site.run_file()));

@@ -17,7 +17,7 @@ xflags::xflags! {
     /// Runs every check and every test; CI calls this and nothing else.
     ///
     /// In turn: tidy, format, the contract, dependencies, clippy, a build of everything, rustdoc, the tests,
-    /// the tests against PostgreSQL, a mesh started and used the way the README says, and one whose processes
+    /// the tests against PostgreSQL and Consul, a mesh started and used the way the README says, and one whose processes
     /// are killed one after the other, on both databases. It fetches what it needs beyond Rust (see `cargo xtask tools`); what cannot be had is left out and listed at the end,
     /// and with CI=true that is a failure. Each stage prints its time; target/report.json keeps them.
     ///
@@ -63,6 +63,7 @@ pub(crate) fn run(flags: &Test) -> Result<ExitCode> {
         tally.stage("tests", || tests(&root));
         if !flags.quick {
             tally.stage("tests on PostgreSQL", || on_postgres(&root, &scratch));
+            tally.stage("tests on Consul", || on_consul(&root));
         }
         let good =
             tally.stage("a mesh as the README says", || smoke::run(&scratch, &me, flags.quick));
@@ -150,6 +151,8 @@ fn on_postgres(root: &Path, scratch: &Site) -> Tally {
         "--no-fail-fast",
         "--",
         "--ignored",
+        "--skip",
+        ON_CONSUL,
     ]);
     command.env("ORDERMESH_TEST_POSTGRES", server.address()).env("PATH", tools::path());
     let tally = counted(&mut command);
@@ -160,6 +163,21 @@ fn on_postgres(root: &Path, scratch: &Site) -> Tally {
     }
     tally
 }
+
+/// The ignored tests that start agents of their own, kill them and start them again.
+fn on_consul(root: &Path) -> Tally {
+    let program = match tools::named("consul").and_then(tools::install) {
+        Ok(program) => program,
+        Err(error) => return Tally::left_out(format!("tests on Consul: {error:#}")),
+    };
+    let mut command = cargo(root);
+    command.args(["test", "--package", "mesh", "--tests", "--locked", "--no-fail-fast"]);
+    command.args(["--", "--ignored", ON_CONSUL]).env("ORDERMESH_TEST_CONSUL", program);
+    counted(&mut command)
+}
+
+/// The module of every test that needs Consul.
+const ON_CONSUL: &str = "on_consul::";
 
 fn counted(command: &mut Command) -> Tally {
     cargo::test(command).unwrap_or_else(|error| {
@@ -207,7 +225,9 @@ pub(crate) fn scratch(root: &Path) -> Result<Site> {
     let shifts = (11_000..=site::SHIFT_MAX - 400).step_by(450);
     let free = |shift: &u16| {
         let ports = crate::processes::TABLE.iter().flat_map(|it| [it.port, it.admin]);
+        let site = Site { root: root.to_owned(), state: state.clone(), shift: *shift };
         ports.into_iter().all(|port| os::port_free(port + shift))
+            && crate::consul::ports(&site).all(os::port_free)
     };
     let shift = shifts
         .into_iter()

@@ -116,8 +116,20 @@ pub(crate) const TABLE: &[Tool] = &[
         recipe: CONSUL,
         program: "consul",
         check: &["version"],
+        tested: true,
+        about: "service registry (side-loaded from Debian bullseye); up --with consul",
+    },
+    Tool {
+        name: "consul-1.20",
+        version: "1.20.1",
+        client: "go",
+        // Its licence (BUSL) lets it be run, and not be passed on.
+        recipe: "go mod init local/consul; go get -tool github.com/hashicorp/consul@v1.20.1; \
+                 go build -trimpath -ldflags '-s -w' -o bin/consul github.com/hashicorp/consul",
+        program: "consul",
+        check: &["version"],
         tested: false,
-        about: "service registry (side-loaded from Debian bullseye)",
+        about: "a later Consul, for the same tests (built from source: 4 min)",
     },
     Tool {
         name: "jaeger",

@@ -15,13 +15,14 @@ use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::components::{Components, Wanted};
 use crate::logs::Follower;
 use crate::os::Pid;
 use crate::processes::{self, Instance, Process};
 use crate::run_file;
 use crate::site::Site;
 use crate::supervise::{Ending, Event, Policy, Supervisor};
-use crate::{clock, down, os, postgres, say};
+use crate::{clock, consul, down, os, say};
 
 xflags::xflags! {
     /// Builds the mesh, starts every process, waits until all are ready and fills it with demo data.
@@ -35,6 +36,7 @@ xflags::xflags! {
     ///   cargo xtask up --detach                   come back when it is ready
     ///   cargo xtask up --fresh                    forget every order and start empty
     ///   cargo xtask up --with postgres --replicas orders=2
+    ///   cargo xtask up --with consul,postgres --replicas catalog=3
     ///
     /// To run two meshes beside each other, give the second a folder and a shift of its ports:
     ///
@@ -46,7 +48,7 @@ xflags::xflags! {
         optional --fresh
         /// Build with optimisation: slower to build, faster to run.
         optional --release
-        /// Real components instead of the embedded defaults, separated by commas. Known: postgres.
+        /// Real components instead of the embedded defaults, separated by commas. Known: consul, postgres.
         optional --with components: String
         /// Copies of a service, as SERVICE=N. Replica k listens on port + 100 k. Needs --with postgres.
         repeated --replicas count: String
@@ -59,38 +61,36 @@ xflags::xflags! {
     }
 }
 
-/// Components that a later version will know how to start.
-const LATER: &[&str] = &["consul", "rabbitmq", "kafka", "redis", "jaeger", "prometheus"];
-
 /// Everything that a supervisor needs to know.
 struct Plan {
     instances: Vec<Instance>,
     restart: bool,
-    postgres: Option<postgres::Server>,
+    components: Components,
 }
 
 pub(crate) fn run(flags: &Up) -> Result<ExitCode> {
     let site = Site::from_env()?;
-    let with_postgres = components(flags.with.as_deref())?;
-    let replicas = processes::replicas(&flags.replicas, with_postgres)?;
+    let wanted = Wanted::parse(flags.with.as_deref())?;
+    let replicas = processes::replicas(&flags.replicas, wanted.postgres)?;
     ground::refuse_a_second(&site)?;
     if flags.fresh {
         ground::forget(&site)?;
     }
     let bins = processes::bins(&site, flags.release);
-    let draft = processes::instances(&site, &bins, &replicas, &|_| String::new());
-    ground::refuse_taken_ports(&site, &draft)?;
+    let draft = processes::instances(&site, &bins, &replicas, None, &|_| String::new());
+    ground::refuse_taken_ports(&site, &draft, wanted)?;
     if !flags.no_build {
         build(&site, flags.release, &[])?;
     }
     ground::prepare(&site)?;
-    let server = with_postgres.then(|| ground::start_postgres(&site, flags.release)).transpose()?;
-    let url = |process: &Process| match &server {
+    let components = ground::start(&site, wanted, flags.release)?;
+    let url = |process: &Process| match &components.postgres {
         Some(server) => server.url(&ground::database(process)),
         None => processes::sqlite(&site, process),
     };
-    let instances = processes::instances(&site, &bins, &replicas, &url);
-    let plan = Plan { instances, restart: !flags.no_restart, postgres: server };
+    let registry = components.consul.as_ref().map(consul::Agent::registry);
+    let instances = processes::instances(&site, &bins, &replicas, registry, &url);
+    let plan = Plan { instances, restart: !flags.no_restart, components };
     if flags.detach {
         detached(&site, &plan, flags.json)
     } else {
@@ -105,28 +105,12 @@ pub(crate) fn supervise(plan: &Path) -> Result<ExitCode> {
         .context("the plan of this mesh is gone: run `cargo xtask up` again")?;
     let plan = Plan::from_json(&serde_json::from_str(&text)?);
     let supervisor =
-        Supervisor::new(&site, Policy::usual(plan.restart), plan.instances, plan.postgres);
+        Supervisor::new(&site, Policy::usual(plan.restart), plan.instances, plan.components);
     // The terminal that started us may close: the mesh stays.
     on_signals(&[SIGTERM, SIGINT], supervisor.sender())?;
     let mut hangups = Signals::new([SIGHUP]).context("cannot listen for signals")?;
     thread::spawn(move || hangups.forever().for_each(drop));
     Ok(code(supervisor.run()?))
-}
-
-/// Checks the names after `--with`; whether PostgreSQL is among them.
-fn components(names: Option<&str>) -> Result<bool> {
-    let mut postgres = false;
-    for name in names.unwrap_or_default().split(',').map(str::trim).filter(|it| !it.is_empty()) {
-        match name {
-            "postgres" => postgres = true,
-            later if LATER.contains(&later) => bail!(
-                "--with {later}: the mesh cannot use {later} yet. Available today: postgres. \
-                 Without it the mesh runs on its embedded defaults"
-            ),
-            other => bail!("--with {other}: there is no such component. Available today: postgres"),
-        }
-    }
-    Ok(postgres)
 }
 
 /// Builds the binaries of the table and of `more` crates; cargo shows its own progress.
@@ -154,7 +138,7 @@ pub(crate) fn build(site: &Site, release: bool, more: &[&'static str]) -> Result
 /// Supervises from here, with the merged log, until Ctrl-C.
 fn attached(site: &Site, plan: Plan, as_json: bool) -> Result<ExitCode> {
     let supervisor =
-        Supervisor::new(site, Policy::usual(plan.restart), plan.instances, plan.postgres);
+        Supervisor::new(site, Policy::usual(plan.restart), plan.instances, plan.components);
     let stop = supervisor.sender();
     on_signals(&[SIGTERM, SIGINT, SIGHUP], supervisor.sender())?;
     let running = thread::spawn(move || supervisor.run());
@@ -257,13 +241,11 @@ impl Plan {
         json!({
             "instances": self.instances.iter().map(run_file::instance_json).collect::<Vec<_>>(),
             "restart": self.restart,
-            "postgres": self.postgres.as_ref().map(|server| json!({ "port": server.port, "data": server.data })),
+            "components": self.components.json(),
         })
     }
 
     fn from_json(value: &Value) -> Self {
-        let port = value["postgres"]["port"].as_u64().and_then(|port| u16::try_from(port).ok());
-        let data = PathBuf::from(value["postgres"]["data"].as_str().unwrap_or_default());
         Self {
             instances: value["instances"]
                 .as_array()
@@ -272,22 +254,7 @@ impl Plan {
                 .map(run_file::instance_from)
                 .collect(),
             restart: value["restart"].as_bool().unwrap_or(true),
-            postgres: port.map(|port| postgres::Server { port, data }),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn components_that_do_not_exist_yet_are_refused_by_what_is_available() {
-        assert!(!components(None).unwrap());
-        assert!(components(Some("postgres")).unwrap());
-        for name in ["kafka", "postgres,consul", "oracle"] {
-            let error = components(Some(name)).unwrap_err().to_string();
-            assert!(error.contains("Available today: postgres"), "{error}");
+            components: Components::from_json(&value["components"]),
         }
     }
 }

@@ -8,10 +8,11 @@ use tokio::task::JoinSet;
 use tonic::{body::Body, service::RoutesBuilder};
 use tower::util::BoxCloneSyncService;
 
-use super::{App, Edge, Ended};
+use super::{App, Edge, Ended, known::Registered};
 use crate::{
     auth::Auth,
     clock,
+    registry::Lease,
     server::{self, Calls, Limits, Readiness, Wire},
 };
 
@@ -38,7 +39,9 @@ impl App {
         self = self.serve_operators()?;
         let auth = self.auth()?;
         let checks = std::mem::take(&mut self.checks);
-        let readiness = Readiness::new(self.with_keys_check(checks));
+        let mut checks = self.with_keys_check(checks);
+        let registered = Registered::check(&mut checks);
+        let readiness = Readiness::new(checks);
         let mut admin = server::admin(readiness.missing(), started);
         if self.config.failpoints {
             admin = server::failpoints(admin);
@@ -47,6 +50,7 @@ impl App {
             response.map(Body::new)
         });
         let wire = if self.edge.is_some() { Wire::Http } else { Wire::Http2 };
+        let registration = self.registration(&readiness)?;
         let service = self.service(auth, &readiness)?;
 
         let mut tasks = JoinSet::new();
@@ -61,12 +65,14 @@ impl App {
         listening.spawn(Arc::clone(&self.admin).serve(Wire::Http, admin));
         listening.spawn(Arc::clone(&self.listener).serve(wire, service));
         tracing::info!(listen = %self.address, "{} listens on {}", self.name, self.address);
+        let lease = registered.keep(self.registry.register(registration));
 
         let failed = tokio::select! {
             () = stop => None,
             error = failure(&mut tasks) => Some(error),
+            why = lease.standing().refused() => Some(anyhow::Error::new(why).context("cannot register")),
         };
-        let ended = self.leave(tasks).await;
+        let ended = self.leave(tasks, lease).await;
         match failed {
             Some(error) => Err(error),
             None => Ok(ended),
@@ -74,9 +80,10 @@ impl App {
     }
 
     /// The phases of a shutdown; see `serve`.
-    async fn leave(self, mut tasks: JoinSet<anyhow::Result<()>>) -> Ended {
+    async fn leave(self, mut tasks: JoinSet<anyhow::Result<()>>, lease: Lease) -> Ended {
         tracing::info!("leaving");
         self.draining.begin();
+        lease.leave().await;
         tokio::time::sleep(self.config.propagation).await;
 
         self.listener.leave();

@@ -8,19 +8,28 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use http::{Request, Response, Uri, uri};
 use hyper::{
     body::Incoming,
     client::conn::http2::{self, SendRequest},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{net::TcpStream, sync::Notify, time::Instant};
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::body::Body;
 
 use super::long::{self, Lane, Lanes};
-use crate::{clock, registry::Address, status::Failure, telemetry};
+use crate::{
+    clock,
+    registry::{Address, Snapshot},
+    status::Failure,
+    telemetry,
+};
 
 /// How long a connection may take to open: address, TCP, HTTP/2.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -37,7 +46,7 @@ const WINDOWS: (u32, u32) = (2 << 20, 5 << 20);
 #[derive(Debug)]
 pub(super) struct Endpoints {
     name: String,
-    all: Vec<Arc<Endpoint>>,
+    all: Arc<ArcSwap<Vec<Arc<Endpoint>>>>,
     next: AtomicUsize,
     connected: Arc<Notify>,
     _close: DropGuard,
@@ -50,6 +59,7 @@ struct Endpoint {
     authority: uri::Authority,
     connection: ArcSwapOption<SendRequest<Body>>,
     lanes: Lanes,
+    gone: CancellationToken,
 }
 
 /// How often a long stream is begun anew where a connection did not send it.
@@ -58,28 +68,33 @@ const AGAIN: usize = 3;
 // === impl Endpoints ===
 
 impl Endpoints {
-    /// Begins to connect to every address, in the background, until dropped.
-    pub(super) fn connect(name: &str, addresses: &[Address]) -> Self {
+    /// Begins to connect to every instance, in the background, as they come and go.
+    pub(super) fn follow(name: &str, mut snapshots: watch::Receiver<Arc<Snapshot>>) -> Self {
         let connected = Arc::new(Notify::new());
         let close = CancellationToken::new();
-        let all = addresses
-            .iter()
-            .filter_map(|address| {
-                let endpoint = Arc::new(Endpoint {
-                    address: address.clone(),
-                    authority: address.to_string().parse().ok()?,
-                    connection: ArcSwapOption::empty(),
-                    lanes: Lanes::default(),
-                });
-                let keep = Arc::clone(&endpoint).keep(name.to_owned(), Arc::clone(&connected));
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "ends with the channel, not with a call"
-                )]
-                tokio::spawn(close.clone().run_until_cancelled_owned(keep));
-                Some(endpoint)
-            })
-            .collect();
+        let all: Arc<ArcSwap<Vec<Arc<Endpoint>>>> = Arc::default();
+        let take = {
+            let (name, all) = (name.to_owned(), Arc::clone(&all));
+            let (connected, close) = (Arc::clone(&connected), close.clone());
+            move |snapshot: &Snapshot| {
+                let next = endpoints(&all.load(), snapshot, &name, &connected, &close);
+                all.store(Arc::new(next));
+            }
+        };
+        take(&snapshots.borrow_and_update());
+        let followed = async move {
+            while snapshots.changed().await.is_ok() {
+                let known = Arc::clone(&snapshots.borrow_and_update());
+                take(&known);
+            }
+        };
+        if tokio::runtime::Handle::try_current().is_ok() {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "ends with the channel, not with a call"
+            )]
+            tokio::spawn(close.clone().run_until_cancelled_owned(followed));
+        }
         Self {
             name: name.to_owned(),
             all,
@@ -140,16 +155,20 @@ impl Endpoints {
     }
 
     /// An open connection; waits for one until `fails`.
-    async fn pick(&self, fails: Instant) -> Result<(&Endpoint, Arc<SendRequest<Body>>), Failure> {
+    async fn pick(
+        &self,
+        fails: Instant,
+    ) -> Result<(Arc<Endpoint>, Arc<SendRequest<Body>>), Failure> {
         loop {
             let connected = self.connected.notified();
             tokio::pin!(connected);
             // Listening before looking: a connection that opens in between is not missed.
             connected.as_mut().enable();
             let first = self.next.fetch_add(1, Ordering::Relaxed);
-            let open = (0..self.all.len()).find_map(|step| {
-                let endpoint = &self.all[(first.wrapping_add(step)) % self.all.len()];
-                endpoint.open().map(|connection| (&**endpoint, connection))
+            let all = self.all.load();
+            let open = (0..all.len()).find_map(|step| {
+                let endpoint = &all[(first.wrapping_add(step)) % all.len()];
+                endpoint.open().map(|connection| (Arc::clone(endpoint), connection))
             });
             if let Some(open) = open {
                 return Ok(open);
@@ -232,6 +251,37 @@ impl Endpoint {
             .await?;
         Ok((sender, connection))
     }
+}
+
+/// The endpoints of this snapshot: those that stay with their connections, the others new.
+fn endpoints(
+    was: &[Arc<Endpoint>],
+    snapshot: &Snapshot,
+    name: &str,
+    connected: &Arc<Notify>,
+    close: &CancellationToken,
+) -> Vec<Arc<Endpoint>> {
+    let addresses = snapshot.addresses();
+    for gone in was.iter().filter(|endpoint| !addresses.contains(&endpoint.address)) {
+        gone.gone.cancel();
+    }
+    let stays = |address: &Address| {
+        was.iter().find(|endpoint| endpoint.address == *address).map(Arc::clone)
+    };
+    let new = |address: &Address| {
+        let endpoint = Arc::new(Endpoint {
+            address: address.clone(),
+            authority: address.to_string().parse().ok()?,
+            connection: ArcSwapOption::empty(),
+            lanes: Lanes::default(),
+            gone: close.child_token(),
+        });
+        let keep = Arc::clone(&endpoint).keep(name.to_owned(), Arc::clone(connected));
+        #[expect(clippy::disallowed_methods, reason = "ends with the channel, not with a call")]
+        tokio::spawn(endpoint.gone.clone().run_until_cancelled_owned(keep));
+        Some(endpoint)
+    };
+    addresses.iter().filter_map(|address| stays(address).or_else(|| new(address))).collect()
 }
 
 /// Gives a request the scheme and the authority of the instance it goes to.

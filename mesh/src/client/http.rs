@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -62,18 +62,30 @@ impl Http {
         body: Bytes,
         timeout: Duration,
     ) -> Result<(StatusCode, Bytes), Failure> {
-        let not_sent = |error: &dyn std::fmt::Display| Failure::NotSent(error.to_string());
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = path.parse().map_err(|error| not_sent(&error))?;
+        *request.headers_mut() = headers;
+        let (head, body) = self.exchange(request, timeout).await?.into_parts();
+        Ok((head.status, body))
+    }
+
+    /// The same for a request whose URI has a path alone, with the head of the answer.
+    pub(crate) async fn exchange(
+        &self,
+        request: Request<Bytes>,
+        timeout: Duration,
+    ) -> Result<Response<Bytes>, Failure> {
         let ctx = Ctx::current();
         let ends = clock::instant() + timeout;
         let ends = ctx.as_ref().map_or(ends, |ctx| ends.min(ctx.deadline()));
         if ends <= clock::instant() {
             return Err(not_sent(&"no time is left"));
         }
-        let uri: Uri = format!("{}{path}", self.base).parse().map_err(|error| not_sent(&error))?;
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = method;
+        let uri = format!("{}{}", self.base, request.uri());
+        let uri: Uri = uri.parse().map_err(|error| not_sent(&error))?;
+        let mut request = request.map(Full::new);
         *request.uri_mut() = uri;
-        *request.headers_mut() = headers;
         if let Some(trace) = ctx.and_then(|ctx| ctx.trace().child().to_string().try_into().ok()) {
             request.headers_mut().insert("traceparent", trace);
         }
@@ -89,14 +101,18 @@ impl Http {
                     Failure::Unsure(error.to_string())
                 }
             })?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), LARGEST).collect().await;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, LARGEST).collect().await;
             let body = body.map_err(|error| Failure::Unsure(error.to_string()))?;
-            Ok((status, body.to_bytes()))
+            Ok(Response::from_parts(head, body.to_bytes()))
         };
         match deadline::within(ends, exchange).await {
             Ok(answer) => answer,
             Err(late) => Err(Failure::Unsure(late.to_string())),
         }
     }
+}
+
+fn not_sent(error: &dyn std::fmt::Display) -> Failure {
+    Failure::NotSent(error.to_string())
 }

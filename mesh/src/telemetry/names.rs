@@ -18,6 +18,10 @@ pub const ROOTLESS: &str = "mesh_rootless_calls";
 pub const IN_FLIGHT: &str = "mesh_in_flight";
 /// Gauge of connections being served.
 pub const CONNECTIONS: &str = "mesh_connections";
+/// Gauge: 1 while the registry knows of this process.
+pub const REGISTERED: &str = "mesh_registry_registered";
+/// Gauge of for how long the registry has said nothing of a service, beyond what it may be silent.
+pub const REGISTRY_STALE: &str = "mesh_registry_stale_seconds";
 /// The method label of a call to a method that does not exist.
 pub const OTHER: &str = "_OTHER";
 /// Counter of commits that reached the disk.

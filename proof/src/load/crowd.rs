@@ -105,7 +105,7 @@ struct Crowd {
 
 impl Load {
     pub(crate) async fn run(self) -> anyhow::Result<Done> {
-        let variants = variants(self.place.channel("catalog")?).await?;
+        let variants = variants(self.place.channel("catalog").await?).await?;
         let mut customers = Vec::new();
         for number in 0..self.customers.max(1) {
             customers.push(Customer::open(&self.place, number).await?);
@@ -120,7 +120,7 @@ impl Load {
         });
         progress(&format!("{} calls in {} s", plan.dues.len(), self.lasts.as_secs()));
         let crowd = Arc::new(Crowd {
-            orders: self.place.channel("orders")?,
+            orders: self.place.channel("orders").await?,
             customers,
             variants,
             plan,
@@ -146,7 +146,7 @@ impl Load {
 impl Customer {
     /// Opens an account, unless it is there, and signs in.
     async fn open(place: &Place, number: usize) -> anyhow::Result<Self> {
-        let users = place.channel("users")?;
+        let users = place.channel("users").await?;
         let email = format!("load-{number}@example.com");
         let user = User {
             display_name: format!("Load {number}"),

@@ -24,7 +24,7 @@ fn scene(script: &str, policy: Policy) -> Scene {
     };
     let instance = Instance { program: wrapper(&state), ..instance };
     let site = Site { root: state.clone(), state, shift: 0 };
-    let supervisor = Supervisor::new(&site, policy, vec![instance], None);
+    let supervisor = Supervisor::new(&site, policy, vec![instance], Components::default());
     let stop = supervisor.sender();
     Scene { site, stop, running: thread::spawn(move || supervisor.run()) }
 }

@@ -46,6 +46,9 @@ pub(super) fn wait_until_ready(site: &Site, going: &dyn Fn() -> bool) -> Result<
                 Err(why) => waiting.push((name.clone(), why)),
             }
         }
+        if !rows.is_empty() && waiting.is_empty() {
+            waiting.extend(not_passing(site)?);
+        }
         let names: Vec<&str> = waiting.iter().map(|(name, _)| name.as_str()).collect();
         say::redraw(&format!(
             "  {} of {} ready, waiting for {}",
@@ -71,6 +74,22 @@ pub(super) fn wait_until_ready(site: &Site, going: &dyn Fn() -> bool) -> Result<
         }
         clock::nap(30);
     }
+}
+
+/// What is ready, but not yet by Consul's own checks: callers are not sent there.
+fn not_passing(site: &Site) -> Result<Vec<(String, String)>> {
+    let Some(run) = Run::read(site)? else { return Ok(Vec::new()) };
+    let Some(agent) = &run.components.consul else { return Ok(Vec::new()) };
+    let mut missing = Vec::new();
+    for process in processes::TABLE {
+        let wanted = run.processes.iter().filter(|it| it.instance.service == process.name).count();
+        let passing = agent.passing(process.name).unwrap_or(0);
+        if passing < wanted {
+            let why = format!("Consul lets {passing} of {wanted} be called");
+            missing.push((process.name.to_owned(), why));
+        }
+    }
+    Ok(missing)
 }
 
 pub(super) fn last_words(site: &Site, process: &str) -> String {

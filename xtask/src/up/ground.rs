@@ -4,10 +4,11 @@ use std::fs;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::components::{Components, Wanted};
 use crate::processes::{self, Instance, Process};
 use crate::run_file::Run;
 use crate::site::Site;
-use crate::{os, postgres, say};
+use crate::{consul, os, postgres, say};
 
 pub(super) fn refuse_a_second(site: &Site) -> Result<()> {
     if let Some(run) = Run::current(site)? {
@@ -20,8 +21,16 @@ pub(super) fn refuse_a_second(site: &Site) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn refuse_taken_ports(site: &Site, instances: &[Instance]) -> Result<()> {
+pub(super) fn refuse_taken_ports(
+    site: &Site,
+    instances: &[Instance],
+    wanted: Wanted,
+) -> Result<()> {
     let mut taken = Vec::new();
+    for port in consul::ports(site).filter(|port| wanted.consul && !os::port_free(*port)) {
+        let who = os::listener(port).unwrap_or_else(|| "a process that cannot be seen".into());
+        taken.push(format!("  port {port}, which Consul needs, is held by {who}"));
+    }
     for instance in instances {
         for address in [&instance.listen, &instance.admin] {
             let port =
@@ -83,7 +92,26 @@ pub(super) fn prepare(site: &Site) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn start_postgres(site: &Site, durable: bool) -> Result<postgres::Server> {
+/// Starts what was asked for.
+pub(super) fn start(site: &Site, wanted: Wanted, durable: bool) -> Result<Components> {
+    let mut components = Components::default();
+    if wanted.postgres {
+        components.postgres = Some(start_postgres(site, durable)?);
+    }
+    if wanted.consul {
+        say::stage("starting Consul");
+        match consul::Agent::start(site, &site.state.join("consul")) {
+            Ok(agent) => components.consul = Some(agent),
+            Err(error) => {
+                components.stop();
+                return Err(error);
+            }
+        }
+    }
+    Ok(components)
+}
+
+fn start_postgres(site: &Site, durable: bool) -> Result<postgres::Server> {
     say::stage("starting PostgreSQL");
     let server = postgres::Server::start(&postgres::home(&site.state.join("postgres")), durable)?;
     let mut owners = processes::TABLE.iter().filter(|it| it.database.is_some());
@@ -116,7 +144,8 @@ mod tests {
             program: String::new(),
             env: Vec::new(),
         };
-        let error = refuse_taken_ports(&site, &[instance]).unwrap_err().to_string();
+        let error =
+            refuse_taken_ports(&site, &[instance], Wanted::default()).unwrap_err().to_string();
         assert!(error.contains("which orders needs, is held by pid"), "{error}");
         assert!(error.contains("ORDERMESH_PORT_SHIFT=11000"), "{error}");
     }
