@@ -25,8 +25,9 @@ use tower::{Service, util::BoxCloneSyncService};
 use crate::{
     Channel,
     auth::{Auth, Keys, Rules, SignIn},
+    client::Methods,
     config::{Bound, Config},
-    registry::{Address, Registry},
+    registry::{Address, Registry, Snapshot},
     server::{self, Listener},
     store, telemetry,
 };
@@ -41,6 +42,7 @@ type Edge = BoxCloneSyncService<Request<Incoming>, Response<Body>, Infallible>;
 pub struct App {
     name: &'static str,
     descriptors: &'static [u8],
+    methods: Arc<Methods>,
     config: Config,
     listener: Arc<Listener>,
     admin: Arc<Listener>,
@@ -100,6 +102,8 @@ impl App {
         descriptors: &'static [u8],
         mut config: Config,
     ) -> anyhow::Result<Self> {
+        let methods =
+            Methods::of(descriptors).context("the contract's descriptors are malformed")?;
         let registry = Registry::parse(&config.registry).context("--registry is wrong")?;
         let bound = match config.bound.take() {
             Some(bound) => {
@@ -114,6 +118,7 @@ impl App {
         let mut app = Self {
             name,
             descriptors,
+            methods: Arc::new(methods),
             listener: Arc::new(Listener::new(bound.listen)?),
             admin: Arc::new(Listener::new(bound.admin)?),
             address,
@@ -172,14 +177,18 @@ impl App {
         if let Some(channel) = channels.get(name_or_url) {
             return channel.clone();
         }
-        let addresses = match name_or_url.strip_prefix("http://") {
-            Some(address) => address.parse::<Address>().into_iter().collect(),
-            None => self.registry.addresses(name_or_url),
+        let instances = match name_or_url.strip_prefix("http://") {
+            Some(address) => {
+                let address = address.parse::<Address>().ok();
+                Snapshot::fixed(address.as_slice())
+            }
+            None => self.registry.watch(name_or_url),
         };
-        if addresses.is_empty() {
+        if instances.borrow().instances.is_empty() {
             tracing::warn!(callee = name_or_url, "{name_or_url} is not in the registry");
         }
-        let channel = Channel::new(name_or_url, &addresses, self.sign_in.clone());
+        let channel =
+            Channel::new(name_or_url, instances, self.sign_in.clone(), Arc::clone(&self.methods));
         channels.insert(name_or_url.to_owned(), channel.clone());
         channel
     }

@@ -15,6 +15,7 @@ pub mod telemetry;
 pub mod clock;
 pub mod ctx;
 pub mod deadline;
+pub mod marks;
 pub mod server;
 pub mod client;
 pub mod registry;
@@ -37,6 +38,6 @@ pub mod page;
 pub mod testing;
 
 pub use app::{App, run};
-pub use client::{Channel, Within};
+pub use client::{Channel, Policy, Within, fallback};
 pub use config::Config;
 pub use ctx::{Ctx, detach, offload, spawn};

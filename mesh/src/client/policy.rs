@@ -41,7 +41,8 @@ pub struct Policy {
     pub queue_timeout: Duration,
     /// Whether fewer calls are sent to a dependency that refuses them for having too much to do.
     pub throttle: bool,
-    methods: Vec<(String, Self)>,
+    /// What holds instead for single methods, by `package.Service/Method`.
+    pub methods: Vec<(String, Self)>,
 }
 
 /// One more attempt at a method that may be repeated, once the first has taken longer than most.
