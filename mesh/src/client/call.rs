@@ -208,7 +208,10 @@ impl Call {
         let headers = response.headers_mut();
         let (end, said) = (attempt.end_of(code, headers), Said::of(code, headers));
         attempt.end(end, said);
-        let code = if matches!(end, End::Late { .. }) { Code::DeadlineExceeded } else { code };
+        if matches!(end, End::Late { .. }) && code != Code::DeadlineExceeded {
+            // Some libraries say `CANCELLED` of a deadline; ours do not pass that on.
+            return Self::failed(&Failure::Deadline, end);
+        }
         let pushback = said.pushback;
         Box::new(Ended { response: response.map(Body::new), code, end, pushback, unsent: None })
     }
