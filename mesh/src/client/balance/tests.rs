@@ -53,7 +53,7 @@ proptest! {
             let latency = Duration::from_micros(latency_us);
             if fails {
                 let usual = naive.look(at.as_secs_f64());
-                let penalty = latency.as_secs_f64().max(10.0 * usual).max(0.1).min(10.0);
+                let penalty = latency.as_secs_f64().max(10.0 * usual).clamp(0.1, 10.0);
                 naive.take(penalty, at.as_secs_f64());
                 load.fail(latency, at);
             } else {

@@ -523,7 +523,7 @@ async fn what_was_dropped_gives_its_place_back_and_can_be_judged_late() {
     tried.report(EndpointVerdict::Hard, 100 * MS);
     assert!(endpoints.view()[0]["ewma_ms"].as_f64().unwrap() > 10.0 * usual);
     // An attempt that found nobody says nothing of whoever had the one before.
-    host.gate.as_ref().unwrap().add_permits(1);
+    host.gate.as_ref().unwrap().add_permits(10);
     call(&endpoints, &mut tried).await.unwrap();
     world.publish(&[]);
     tokio::time::sleep(MS).await;
