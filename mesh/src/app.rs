@@ -26,6 +26,7 @@ use tower::{Service, util::BoxCloneSyncService};
 use crate::{
     Channel,
     auth::{Auth, Keys, Rules, SignIn},
+    client::Methods,
     config::{Bound, Config},
     registry::{Address, Registry, Snapshot},
     server::{self, Listener},
@@ -42,6 +43,7 @@ type Edge = BoxCloneSyncService<Request<Incoming>, Response<Body>, Infallible>;
 pub struct App {
     name: &'static str,
     descriptors: &'static [u8],
+    methods: Arc<Methods>,
     config: Config,
     listener: Arc<Listener>,
     admin: Arc<Listener>,
@@ -102,6 +104,8 @@ impl App {
         descriptors: &'static [u8],
         mut config: Config,
     ) -> anyhow::Result<Self> {
+        let methods =
+            Methods::of(descriptors).context("the contract's descriptors are malformed")?;
         let registry = known::registry(&config)?;
         let bound = match config.bound.take() {
             Some(bound) => {
@@ -117,6 +121,7 @@ impl App {
         let mut app = Self {
             name,
             descriptors,
+            methods: Arc::new(methods),
             listener: Arc::new(Listener::new(bound.listen)?),
             admin: Arc::new(Listener::new(bound.admin)?),
             address,
@@ -188,7 +193,8 @@ impl App {
         if nobody(&snapshots.borrow()) {
             tracing::warn!(callee = name_or_url, "{name_or_url} is not in the registry");
         }
-        let channel = Channel::new(name_or_url, snapshots, self.sign_in.clone());
+        let channel =
+            Channel::new(name_or_url, snapshots, self.sign_in.clone(), Arc::clone(&self.methods));
         channels.insert(name_or_url.to_owned(), channel.clone());
         channel
     }

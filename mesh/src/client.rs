@@ -1,9 +1,11 @@
 //! What a call meets going out.
 //!
-//! A [`Channel`] is one callee with all its instances. It gives every call a deadline, a
-//! trace and an identity (`call`), and sends it over a connection that is open already
-//! (`endpoint`). A request that a connection did not send goes to the next one. Streams that last
-//! have connections of their own (`long`).
+//! A [`Channel`] is one callee with all its instances, called under a [`Policy`]. What a call
+//! meets, from the outside in: its deadline, a place (`call`, `bulkhead`), attempts (`retry`,
+//! `hedge`, paid by `budget`); in each attempt the `throttle` and the [`breaker`] (`attempt`),
+//! then an instance (`balance`, `gate`) over a connection that is open already (`endpoint`). What
+//! the end of an attempt means stands in `classify`. Streams that last have connections of their
+//! own (`long`). Around a call there may be a [`fallback()`].
 
 use std::{
     convert::Infallible,
@@ -17,29 +19,51 @@ use std::{
 use tokio::sync::watch;
 use tonic::{Code, Request, Status, body::Body};
 
+use callee::Callee;
+
 use crate::{
     auth::SignIn,
+    marks,
     registry::{Address, Snapshot},
-    status,
 };
 
+mod fallback;
+mod callee;
+mod methods;
+mod policy;
 mod call;
+mod kept;
+mod bulkhead;
+mod retry;
+pub mod backoff;
+mod budget;
+mod hedge;
+mod attempt;
+mod throttle;
+pub mod breaker;
+mod window;
+mod latency;
+mod classify;
+mod balance;
 mod endpoint;
+mod gate;
+mod connect;
 mod long;
 mod reply;
+mod view;
 pub mod http;
+
+pub use budget::Allowance;
+pub use fallback::fallback;
+pub use policy::{Hedge, Policy, timeout};
+pub use view::view;
+
+pub(crate) use methods::Methods;
+pub(crate) use view::{Reading, readings};
 
 /// One callee, with all its instances. Cheap to clone; generated clients take it.
 #[derive(Clone, Debug)]
 pub struct Channel(Arc<Callee>);
-
-#[derive(Debug)]
-struct Callee {
-    /// What logs and errors call it.
-    name: String,
-    endpoints: endpoint::Endpoints,
-    sign_in: SignIn,
-}
 
 /// How far a call may go: attached to a request by [`Within::within`].
 #[derive(Clone, Copy, Debug)]
@@ -72,17 +96,37 @@ pub enum Verdict {
 impl Channel {
     pub(crate) fn new(
         name: &str,
-        snapshots: watch::Receiver<Arc<Snapshot>>,
+        instances: watch::Receiver<Arc<Snapshot>>,
         sign_in: SignIn,
+        facts: Arc<Methods>,
     ) -> Self {
-        let endpoints = endpoint::Endpoints::follow(name, snapshots);
-        Self(Arc::new(Callee { name: name.to_owned(), endpoints, sign_in }))
+        let endpoints = Arc::new(endpoint::Endpoints::new(name, instances));
+        Self(Callee::new(name.into(), endpoints, sign_in, facts, Policy::default()))
     }
 
     /// A callee at fixed addresses, called without a token of our own: how tools and tests call.
     #[must_use]
     pub fn to(name: &str, addresses: &[Address]) -> Self {
-        Self::new(name, Snapshot::fixed(addresses), SignIn::default())
+        Self::new(name, Snapshot::fixed(addresses), SignIn::default(), Methods::of_mesh())
+    }
+
+    /// The same callee over the same connections, under another policy and with a budget, places
+    /// and breakers of its own.
+    #[must_use]
+    pub fn with(&self, policy: Policy) -> Self {
+        let Callee { name, endpoints, sign_in, facts, .. } = &*self.0;
+        let (name, endpoints) = (Arc::clone(name), Arc::clone(endpoints));
+        Self(Callee::new(name, endpoints, sign_in.clone(), Arc::clone(facts), policy))
+    }
+
+    /// Where the breaker of `package.Service/Method` stands, and every change of it. Methods with
+    /// few calls share one, which has the empty name.
+    #[must_use]
+    pub fn breaker(&self, method: &str) -> watch::Receiver<breaker::State> {
+        if method.is_empty() {
+            return self.0.shared.watch();
+        }
+        self.0.method(method).breaker.watch()
     }
 
     /// What logs and errors call the callee.
@@ -128,7 +172,7 @@ impl<T: prost::Message> Within<T> for T {
 /// Says what a failed call means for whoever must know whether it was carried out.
 #[must_use]
 pub fn judge(status: &Status) -> Verdict {
-    if status.metadata().contains_key(status::LOCAL) {
+    if status.metadata().contains_key(marks::LOCAL) {
         return Verdict::NotSent;
     }
     match status.code() {

@@ -5,10 +5,9 @@
 //! a handler doing anything.
 
 use std::{
-    fmt,
     future::Future,
     sync::{
-        Arc, LazyLock, OnceLock,
+        Arc, LazyLock, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -23,30 +22,38 @@ use crate::{
     deadline::{self, Late},
 };
 
+mod trace;
+
+pub use trace::Trace;
+
 /// The longest that a call outside of any other call may take.
 pub const ROOT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How many dependencies an answer names that it does without.
+const DEGRADED_MAX: usize = 8;
+
 /// What one call carries. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Ctx(Arc<Inner>);
+pub struct Ctx {
+    inner: Arc<Inner>,
+    /// Of the call, or of a part of it that has less time.
+    deadline: Instant,
+    /// Which attempt of our caller this is; 1 unless it tried again.
+    attempt: u32,
+}
 
 #[derive(Debug)]
 struct Inner {
-    deadline: Instant,
     trace: Trace,
     cancelled: CancellationToken,
     tracker: TaskTracker,
     caller: OnceLock<Caller>,
     /// Whether the rule of this call asks the handler to compare the owner, and it has not.
     duty: AtomicBool,
-}
-
-/// Where a call stands in its trace (W3C Trace Context).
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Trace {
-    trace: u128,
-    span: u64,
-    sampled: bool,
+    /// What this call's answer has to do without.
+    degraded: Mutex<Vec<Arc<str>>>,
+    /// Something was tried again for this call, and still failed.
+    retried: AtomicBool,
 }
 
 /// Work for the pool of [`offload`] could not be done.
@@ -85,14 +92,26 @@ impl Ctx {
         tracker: TaskTracker,
         cancelled: CancellationToken,
     ) -> Self {
-        Self(Arc::new(Inner {
-            deadline,
+        let inner = Inner {
             trace,
             cancelled,
             tracker,
             caller: OnceLock::new(),
             duty: AtomicBool::new(false),
-        }))
+            degraded: Mutex::default(),
+            retried: AtomicBool::new(false),
+        };
+        Self { inner: Arc::new(inner), deadline, attempt: 1 }
+    }
+
+    /// The same call, as an attempt of our caller with this number.
+    pub(crate) fn attempted(self, attempt: u32) -> Self {
+        Self { attempt, ..self }
+    }
+
+    /// The same call, for a part of it that ends at `deadline` at the latest.
+    pub(crate) fn until(&self, deadline: Instant) -> Self {
+        Self { deadline: self.deadline.min(deadline), ..self.clone() }
     }
 
     /// The context of the call that this code works for.
@@ -113,64 +132,95 @@ impl Ctx {
     /// When the caller stops waiting.
     #[must_use]
     pub fn deadline(&self) -> Instant {
-        self.0.deadline
+        self.deadline
     }
 
     /// How long the caller will wait; zero once the deadline passed.
     #[must_use]
     pub fn time_left(&self) -> Duration {
-        self.0.deadline.saturating_duration_since(clock::instant())
+        self.deadline.saturating_duration_since(clock::instant())
     }
 
     /// Where this call stands in its trace.
     #[must_use]
     pub fn trace(&self) -> Trace {
-        self.0.trace
+        self.inner.trace
     }
 
     /// The trace id, 32 hexadecimal digits.
     #[must_use]
     pub fn trace_id(&self) -> String {
-        self.0.trace.id()
+        self.inner.trace.id()
     }
 
     /// This call as a `traceparent` header, to be kept with what outlives the call.
     #[must_use]
     pub fn traceparent(&self) -> String {
-        self.0.trace.to_string()
+        self.inner.trace.to_string()
     }
 
     /// Who calls; `None` where nobody had to say.
     #[must_use]
     pub fn caller(&self) -> Option<&Caller> {
-        self.0.caller.get()
+        self.inner.caller.get()
+    }
+
+    /// Which attempt of our caller this is: 1, unless it tried again. Below a retry nothing is
+    /// tried again, or the levels would multiply.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// What the answer has to do without so far: the names of dependencies.
+    #[must_use]
+    pub fn degraded(&self) -> Vec<Arc<str>> {
+        self.inner.degraded.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says that the answer will do without what `dependency` would have said. Whoever gets the
+    /// answer is told (`mesh-degraded`).
+    pub fn degrade(&self, dependency: &str) {
+        let mut degraded = self.inner.degraded.lock().unwrap_or_else(PoisonError::into_inner);
+        if degraded.len() < DEGRADED_MAX && degraded.iter().all(|known| **known != *dependency) {
+            degraded.push(dependency.into());
+        }
+    }
+
+    /// Something was tried again for this call, and failed: nobody above should try it again.
+    pub(crate) fn note_retried(&self) {
+        self.inner.retried.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn was_retried(&self) -> bool {
+        self.inner.retried.load(Ordering::Relaxed)
     }
 
     /// Resolves when the caller went away or the deadline passed.
     pub async fn cancelled(&self) {
-        self.0.cancelled.cancelled().await;
+        self.inner.cancelled.cancelled().await;
     }
 
     pub(crate) fn cancel(&self) {
-        self.0.cancelled.cancel();
+        self.inner.cancelled.cancel();
     }
 
     /// Says who calls; the first word counts.
     pub(crate) fn set_caller(&self, caller: Caller) {
         // A second caller would be a bug of the auth layer, which runs once.
-        let _already_known = self.0.caller.set(caller).is_err();
+        let _already_known = self.inner.caller.set(caller).is_err();
     }
 
     pub(crate) fn open_duty(&self) {
-        self.0.duty.store(true, Ordering::Relaxed);
+        self.inner.duty.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn settle_duty(&self) {
-        self.0.duty.store(false, Ordering::Relaxed);
+        self.inner.duty.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn owes_duty(&self) -> bool {
-        self.0.duty.load(Ordering::Relaxed)
+        self.inner.duty.load(Ordering::Relaxed)
     }
 
     /// Runs `future` as part of this call.
@@ -181,74 +231,6 @@ impl Ctx {
     /// Runs `f`, which does not wait, as part of this call.
     pub(crate) fn sync_scope<T>(&self, f: impl FnOnce() -> T) -> T {
         CURRENT.sync_scope(self.clone(), f)
-    }
-}
-
-// === impl Trace ===
-
-impl Trace {
-    /// A trace that begins here, sampled.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { trace: fastrand::u128(1..), span: fastrand::u64(1..), sampled: true }
-    }
-
-    /// Reads a `traceparent` header; `None` if it is not one (version 00 to fe, ids not zero).
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split('-');
-        let (version, trace, span, flags) =
-            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let hex = |part: &str, len| {
-            part.len() == len && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-        };
-        if !hex(version, 2) || !hex(trace, 32) || !hex(span, 16) || !hex(flags, 2) {
-            return None;
-        }
-        if version == "ff" || (version == "00" && parts.next().is_some()) {
-            return None;
-        }
-        let trace = u128::from_str_radix(trace, 16).ok().filter(|id| *id != 0)?;
-        let span = u64::from_str_radix(span, 16).ok().filter(|id| *id != 0)?;
-        let flags = u8::from_str_radix(flags, 16).ok()?;
-        Some(Self { trace, span, sampled: flags & 1 == 1 })
-    }
-
-    /// A new span of the same trace.
-    #[must_use]
-    pub fn child(self) -> Self {
-        Self { span: fastrand::u64(1..), ..self }
-    }
-
-    /// The trace id, 32 hexadecimal digits.
-    #[must_use]
-    pub fn id(self) -> String {
-        format!("{:032x}", self.trace)
-    }
-
-    /// The span id, 16 hexadecimal digits.
-    #[must_use]
-    pub fn span_id(self) -> String {
-        format!("{:016x}", self.span)
-    }
-}
-
-impl Default for Trace {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// The form of the `traceparent` header.
-impl fmt::Display for Trace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace, self.span, u8::from(self.sampled))
-    }
-}
-
-impl fmt::Debug for Trace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 
@@ -288,7 +270,7 @@ where
     F::Output: Send + 'static,
 {
     let ctx = Ctx::current_or_root();
-    let tracker = ctx.0.tracker.clone();
+    let tracker = ctx.inner.tracker.clone();
     tokio::spawn(tracker.track_future(async move {
         let done = tokio::select! {
             biased;
@@ -311,7 +293,7 @@ where
     F::Output: Send + 'static,
 {
     let parent = Ctx::current();
-    let tracker = parent.as_ref().map_or_else(|| TRACKER.clone(), |ctx| ctx.0.tracker.clone());
+    let tracker = parent.as_ref().map_or_else(|| TRACKER.clone(), |ctx| ctx.inner.tracker.clone());
     let trace = parent.as_ref().map_or_else(Trace::new, |ctx| ctx.trace().child());
     let ctx =
         Ctx::new(clock::instant() + timeout, trace, tracker.clone(), CancellationToken::new());

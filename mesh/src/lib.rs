@@ -16,6 +16,7 @@ pub mod clock;
 pub mod ctx;
 pub mod deadline;
 pub mod busy;
+pub mod marks;
 pub mod server;
 pub mod client;
 pub mod registry;
@@ -38,6 +39,6 @@ pub mod page;
 pub mod testing;
 
 pub use app::{App, run};
-pub use client::{Channel, Within};
+pub use client::{Channel, Policy, Within, fallback};
 pub use config::Config;
 pub use ctx::{Ctx, detach, offload, spawn};

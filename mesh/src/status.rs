@@ -9,11 +9,10 @@ use std::{collections::HashMap, error::Error, fmt::Write as _, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use crate::marks;
+
 /// The domain of the reasons that mesh itself gives.
 pub const DOMAIN: &str = "ordermesh.mesh.v1";
-
-/// Marks a failure that this process made up before anything was sent.
-pub(crate) const LOCAL: &str = "mesh-local";
 
 /// An error that has a row in its service's table.
 pub trait Explain: Error + 'static {
@@ -46,6 +45,20 @@ pub enum Failure {
     /// No instance of the callee can be reached.
     #[error("no instance of {0} can be reached")]
     Down(String),
+    /// As many calls to the callee are under way as may be.
+    #[error("too many calls to {0} are under way")]
+    Full(String),
+    /// The callee refuses calls because it has too much to do; this one was not sent to it.
+    #[error("{0} has too much to do")]
+    Throttled(String),
+    /// The callee fails, and is not called for a while.
+    #[error("{callee} fails and is left alone for now")]
+    CircuitOpen {
+        /// Who.
+        callee: String,
+        /// When it may be called again.
+        after: Duration,
+    },
     /// The connection broke after the call was sent: it may have been carried out.
     #[error("the connection to {0} broke")]
     Broken(String),
@@ -80,6 +93,15 @@ impl Explain for Failure {
             Self::Down(callee) => {
                 tell(Code::Unavailable, "DEPENDENCY_DOWN").with("dependency", callee)
             }
+            Self::Full(callee) => {
+                tell(Code::ResourceExhausted, "BULKHEAD_FULL").with("dependency", callee)
+            }
+            Self::Throttled(callee) => {
+                tell(Code::ResourceExhausted, "LOAD_SHED").with("dependency", callee)
+            }
+            Self::CircuitOpen { callee, after } => tell(Code::Unavailable, "CIRCUIT_OPEN")
+                .with("dependency", callee)
+                .retry_after(*after),
             Self::Broken(callee) => {
                 tell(Code::Unavailable, "CONNECTION_LOST").with("dependency", callee)
             }
@@ -142,6 +164,12 @@ impl Explanation {
         self
     }
 
+    /// The reason of this row.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
+
     /// The code of this row.
     #[must_use]
     pub fn code(&self) -> Code {
@@ -172,8 +200,15 @@ pub fn of<E: Explain>(error: &E) -> Status {
 /// The same for a failure that happened before anything was sent.
 pub(crate) fn local(failure: &Failure) -> Status {
     let mut status = of(failure);
-    status.metadata_mut().insert(LOCAL, tonic::metadata::MetadataValue::from_static("1"));
+    status.metadata_mut().insert(marks::LOCAL, tonic::metadata::MetadataValue::from_static("1"));
     status
+}
+
+/// Says, within this process, which dependency a failure came from.
+pub(crate) fn from(status: &mut Status, dependency: &str) {
+    if let Ok(value) = dependency.parse() {
+        status.metadata_mut().insert(marks::DEPENDENCY, value);
+    }
 }
 
 /// Reason, domain and metadata of a failure, if its sender gave them.

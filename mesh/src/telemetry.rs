@@ -35,6 +35,20 @@ pub struct Metrics {
     pub http_errors: Family<Answer, Counter>,
     /// Requests that were not sent by their first connection and were sent by another.
     pub resent: Counter,
+    /// Instances that were taken out because they failed more than their peers.
+    pub ejections: Counter,
+    /// Calls that found no instance that could be reached.
+    pub no_endpoints: Counter,
+    /// Attempts after the first, by dependency.
+    pub retries: Family<Dependency, Counter>,
+    /// Attempts beside a slow one, by dependency.
+    pub hedges: Family<Dependency, Counter>,
+    /// Calls that were refused here, by dependency and reason.
+    pub refused: Family<Refused, Counter>,
+    /// Answers that were given without a dependency.
+    pub degraded: Family<Dependency, Counter>,
+    /// Where breakers stand: 0 closed, 1 half-open, 2 open.
+    pub breaker_state: Family<Breaker, Gauge>,
     /// Calls being served now.
     pub in_flight: Gauge,
     /// Connections being served now.
@@ -85,6 +99,31 @@ pub struct Call {
     pub rpc_response_status_code: &'static str,
 }
 
+/// The label of what concerns a dependency as a whole.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Dependency {
+    /// Its name.
+    pub dependency: String,
+}
+
+/// The labels of a breaker.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Breaker {
+    /// The dependency.
+    pub dependency: String,
+    /// `package.Service/Method`; empty for the breaker of all methods with few calls.
+    pub method: String,
+}
+
+/// The labels of a call that was refused before anything was sent.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Refused {
+    /// The dependency.
+    pub dependency: String,
+    /// Why, as `ErrorInfo.reason` says it.
+    pub reason: &'static str,
+}
+
 /// The labels of an HTTP request.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct Request {
@@ -115,6 +154,13 @@ impl Metrics {
             http_requests: Family::new_with_constructor(seconds),
             http_errors: Family::default(),
             resent: Counter::default(),
+            ejections: Counter::default(),
+            no_endpoints: Counter::default(),
+            retries: Family::default(),
+            hedges: Family::default(),
+            refused: Family::default(),
+            degraded: Family::default(),
+            breaker_state: Family::default(),
             in_flight: Gauge::default(),
             connections: Gauge::default(),
             registered: Gauge::default(),
@@ -150,6 +196,16 @@ impl Metrics {
             "Requests sent anew because they had not been sent",
             metrics.resent.clone(),
         );
+        registry.register(
+            names::EJECTIONS,
+            "Instances taken out because they failed",
+            metrics.ejections.clone(),
+        );
+        registry.register(
+            names::NO_ENDPOINTS,
+            "Calls that found no instance",
+            metrics.no_endpoints.clone(),
+        );
         registry.register(names::IN_FLIGHT, "Calls being served", metrics.in_flight.clone());
         registry.register(
             names::CONNECTIONS,
@@ -161,11 +217,26 @@ impl Metrics {
             "Whether the registry knows of this process",
             metrics.registered.clone(),
         );
+        metrics.register_client(&mut registry);
         metrics.register_events(&mut registry);
         registry.register_collector(Box::new(Silence));
         registry.register_collector(Box::new(Rootless));
         registry.register_collector(Box::new(Databases));
         Self { registry, ..metrics }
+    }
+
+    /// Those of what calls meet going out.
+    fn register_client(&self, registry: &mut Registry) {
+        registry.register(names::RETRIES, "Attempts after the first", self.retries.clone());
+        registry.register(names::HEDGES, "Attempts beside a slow one", self.hedges.clone());
+        registry.register(names::REFUSED, "Calls refused before sending", self.refused.clone());
+        registry.register(names::DEGRADED, "Answers without a dependency", self.degraded.clone());
+        registry.register(
+            names::BREAKER_STATE,
+            "Breakers: 0 closed, 1 half-open, 2 open",
+            self.breaker_state.clone(),
+        );
+        registry.register_collector(Box::new(Dependencies));
     }
 
     /// Those of events, on their way out and in.
@@ -233,6 +304,36 @@ impl prometheus_client::collector::Collector for Silence {
         for (service, seconds) in crate::registry::stale_seconds() {
             let labels = [("service", service)];
             ConstGauge::new(seconds).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads what is left of budgets and places when metrics are.
+#[derive(Debug)]
+struct Dependencies;
+
+impl prometheus_client::collector::Collector for Dependencies {
+    fn encode(
+        &self,
+        mut encoder: prometheus_client::encoding::DescriptorEncoder<'_>,
+    ) -> Result<(), std::fmt::Error> {
+        use prometheus_client::{encoding::EncodeMetric as _, metrics::gauge::ConstGauge};
+        let readings = crate::client::readings();
+        for (name, help, number) in [
+            (
+                names::RETRY_BUDGET,
+                "Attempts that the budget would pay for",
+                (|it| it.retry_budget) as fn(&crate::client::Reading) -> u64,
+            ),
+            (names::BULKHEAD_IN_USE, "Calls under way", |it| it.bulkhead_in_use),
+        ] {
+            let kind = ConstGauge::new(0_u64).metric_type();
+            let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+            for reading in &readings {
+                let labels = Dependency { dependency: reading.dependency.clone() };
+                ConstGauge::new(number(reading)).encode(metric.encode_family(&labels)?)?;
+            }
         }
         Ok(())
     }

@@ -11,8 +11,8 @@ use std::{
 };
 
 use mesh::{
-    App, Channel, Config, Ctx,
-    client::{Verdict, judge},
+    App, Channel, Config, Ctx, Policy,
+    client::{Verdict, backoff::Backoff, judge},
     config::Bound,
     ctx::Trace,
     status, testing,
@@ -148,6 +148,17 @@ fn process_on(bound: Bound, does: impl FnOnce(&App) -> Does, to: Option<u16>) ->
     Process { port, work, left, stop: Some(stop), ended }
 }
 
+/// A callee of whom everything is asked once: for tests that follow one attempt down the chain.
+fn once(app: &App, name: &str) -> Channel {
+    app.channel(name).with(Policy { backoff: Backoff::never(), ..Policy::default() })
+}
+
+fn client_once(port: u16) -> TokensServiceClient<Channel> {
+    let config =
+        Config::for_tests(Bound::free().unwrap(), &format!("static://?callee=127.0.0.1:{port}"));
+    TokensServiceClient::new(once(&App::new("caller", DESCRIPTORS, config).unwrap(), "callee"))
+}
+
 fn client(port: u16) -> TokensServiceClient<Channel> {
     let config =
         Config::for_tests(Bound::free().unwrap(), &format!("static://?callee=127.0.0.1:{port}"));
@@ -168,13 +179,13 @@ async fn a_hang_at_each_of_four_hops_is_deadline_exceeded_and_no_work_goes_on() 
         for hop in (0..=hangs).rev() {
             let next = chain.last().map(|process| process.port);
             chain.push(process(
-                |app| if hop == hangs { Does::Hang } else { Does::Ask(app.channel("next")) },
+                |app| if hop == hangs { Does::Hang } else { Does::Ask(once(app, "next")) },
                 next,
             ));
         }
         // Connections are open before the clock runs: this is about deadlines, not about TCP.
         let first = chain.last().unwrap().port;
-        let mut client = client(first);
+        let mut client = client_once(first);
         let warm = Ctx::root(Duration::from_secs(5), Trace::new());
         warm.scope(client.revoke_token(RevokeTokenRequest::default())).await.unwrap();
 

@@ -1,59 +1,310 @@
 //! One call, from the request that a generated client made to the head of the answer.
+//!
+//! What a call meets, from the outside in: its deadline, a place, attempts one after the other;
+//! in each of them the throttle and the breaker, and then an instance. Plain code around state
+//! machines: a local refusal at any step is the answer, unless something was sent before.
+
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Request, Response, header};
-use tonic::body::Body;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+use tonic::{Code, body::Body};
 
-use super::{Callee, Limit, Long, reply};
+use super::{
+    Limit, Long,
+    attempt::{Attempt, Said},
+    callee::{self, Callee, Method, Places},
+    classify::End,
+    endpoint::{SendError, Tried},
+    kept::Kept,
+    reply::Watch,
+    retry::{self, Failed, Next, Pushback},
+};
 use crate::{
     auth::ON_BEHALF_OF,
     clock,
     ctx::Ctx,
-    deadline,
+    deadline, marks,
     status::{self, Failure},
+    telemetry,
 };
 
+/// A call that has its place.
+pub(super) struct Call {
+    pub(super) callee: Arc<Callee>,
+    pub(super) method: Arc<Method>,
+    pub(super) ctx: Ctx,
+    /// When it has to be over.
+    pub(super) ends: Instant,
+    /// Its answer is a stream that may last.
+    long: bool,
+    /// Whether it may be repeated, by the contract and by what our own caller does.
+    pub(super) repeatable: bool,
+}
+
+/// What came of an attempt.
+pub(super) enum Came {
+    /// The head of an answer: the call is bound to it.
+    Head(Response<Incoming>, Box<Attempt>),
+    /// An end.
+    Ended(Box<Ended>),
+    /// It was not made.
+    Refused(Failure),
+}
+
+/// An attempt that is over, with what its caller would be told.
+pub(super) struct Ended {
+    response: Response<Body>,
+    code: Code,
+    end: End,
+    pushback: Pushback,
+    /// The request, where it came back.
+    unsent: Option<Box<Request<Body>>>,
+}
+
 /// Never fails: what goes wrong is a failing status, as if the callee had answered it.
-pub(super) async fn call(callee: &Callee, mut request: Request<Body>) -> Response<Body> {
+pub(super) async fn call(callee: &Arc<Callee>, mut request: Request<Body>) -> Response<Body> {
     let started = clock::instant();
-    let method = request.uri().path().trim_start_matches('/').to_owned();
+    let method = callee.method(request.uri().path().trim_start_matches('/'));
     let ctx = request.extensions_mut().remove::<Ctx>().unwrap_or_else(Ctx::current_or_root);
     let limit = request.extensions_mut().remove::<Limit>();
-
-    let left = deadline::for_child(ctx.time_left());
-    let left = limit.map_or(left, |limit| limit.0.min(left));
-    let ends = started + left;
-    let watch = reply::Watch { method, started, ends, callee: callee.name.clone() };
-
-    let Some(timeout) = deadline::encode(left) else {
-        return watch.refused(&Failure::Deadline);
-    };
-    identify(request.headers_mut(), &ctx, callee, &timeout);
-
     let long = request.extensions_mut().remove::<Long>().is_some();
-    let sent = async {
-        if long {
-            let (response, lane) = callee.endpoints.stream(request).await?;
-            return Ok((response, Some(lane)));
-        }
-        Ok((callee.endpoints.send(request).await?, None))
+
+    let mut left = deadline::for_child(ctx.time_left());
+    for most in [limit.map(|limit| limit.0), method.policy.longest].into_iter().flatten() {
+        left = left.min(most);
+    }
+    let ends = started + left;
+    let watch = Watch {
+        callee: Arc::clone(callee),
+        method: Arc::clone(&method),
+        ctx: ctx.clone(),
+        started,
+        ends,
     };
-    match deadline::within(ends, sent).await {
-        Ok(Ok((response, lane))) => watch.response(response, lane),
-        Ok(Err(failure)) if matches!(failure, Failure::Down(_)) => watch.refused(&failure),
-        Ok(Err(failure)) => watch.failed(&failure),
-        Err(deadline::Late) => watch.failed(&Failure::Deadline),
+    // What cannot be over in time is not begun: at the callee it would only cost.
+    let least = method.latency.least(started).unwrap_or_default();
+    if left.as_micros() == 0 || left < least {
+        return watch.refused(&Failure::Deadline);
+    }
+    let places = match deadline::within(ends, callee.enter(&method)).await {
+        Ok(Ok(places)) => places,
+        Ok(Err(_full)) => return watch.refused(&Failure::Full(callee.name.to_string())),
+        Err(deadline::Late) => return watch.refused(&Failure::Deadline),
+    };
+    identify(request.headers_mut(), &ctx, callee);
+    let kept = if method.facts.unary && !long {
+        match deadline::within(ends, Kept::whole(request)).await {
+            Ok(Ok(kept)) => kept,
+            Ok(Err(status)) => {
+                let code = status.code();
+                return watch.ended(status.into_http(), code);
+            }
+            Err(deadline::Late) => return watch.refused(&Failure::Deadline),
+        }
+    } else {
+        Kept::once(request)
+    };
+    let repeatable = method.facts.unary && method.facts.idempotent && ctx.attempt() <= 1;
+    let call = Call { callee: Arc::clone(callee), method, ctx, ends, long, repeatable };
+    call.attempts(kept, watch, places).await
+}
+
+// === impl Call ===
+
+impl Call {
+    /// One attempt after the other, until one is the answer.
+    async fn attempts(self, mut kept: Kept, watch: Watch, places: Places) -> Response<Body> {
+        self.callee.budget.call(clock::instant());
+        let mut tried = Tried::default();
+        let mut before: Option<Box<Ended>> = None;
+        let mut number = 1;
+        loop {
+            let came = match self.hedge(number, &kept) {
+                Some(after) => self.hedged(after, &mut kept, &mut tried).await,
+                None => self.attempt(number, kept.request(), &mut tried).await,
+            };
+            let mut ended = match came {
+                Came::Head(response, attempt) => {
+                    // A stream that lasts has its place on a connection, and needs none here.
+                    let places = (!self.long).then_some(places);
+                    return watch.response(response, *attempt, places);
+                }
+                // What was sent before may have been carried out: that it was is not hidden.
+                Came::Refused(failure) => match before {
+                    Some(ended) => return self.over(*ended, number, watch),
+                    None => return watch.refused(&failure),
+                },
+                Came::Ended(ended) => ended,
+            };
+            if let Some(unsent) = ended.unsent.take() {
+                kept.put_back(unsent);
+            }
+            let Next::Attempt(wait) = self.next(number, &ended, &kept) else {
+                return self.over(*ended, number, watch);
+            };
+            // What was not begun costs nobody anything.
+            if ended.end != End::Unsent && !self.callee.spend() {
+                // Nor should anybody above pay for it: budgets would add up from hop to hop.
+                self.ctx.note_retried();
+                return self.over(*ended, number, watch);
+            }
+            callee::count(&telemetry::metrics().retries, &self.callee.name);
+            tokio::time::sleep(wait).await;
+            before = Some(ended);
+            number += 1;
+        }
+    }
+
+    /// One attempt.
+    pub(super) async fn attempt(
+        &self,
+        number: u32,
+        request: Option<Request<Body>>,
+        tried: &mut Tried,
+    ) -> Came {
+        let now = clock::instant();
+        let had = self.time(number, now);
+        let (Some(mut request), Some(timeout)) = (request, deadline::encode(had)) else {
+            return Came::Refused(Failure::Deadline);
+        };
+        let mut attempt = match Attempt::begin(&self.callee, &self.method, had) {
+            Ok(attempt) => attempt,
+            Err(failure) => return Came::Refused(failure),
+        };
+        self.say(request.headers_mut(), number, &timeout);
+        let endpoints = &self.callee.endpoints;
+        let sent = if self.long {
+            deadline::within(now + had, endpoints.stream(request, tried)).await
+        } else {
+            deadline::within(now + had, endpoints.send(request, tried)).await
+        };
+        match sent {
+            Ok(Ok((response, pick))) => {
+                attempt.went(pick);
+                match marks::code(response.headers()) {
+                    None => Came::Head(response, Box::new(attempt)),
+                    // Trailers-only: the status stands in the head.
+                    Some(code) => Came::Ended(self.answered(response, code, attempt)),
+                }
+            }
+            Ok(Err(error)) => self.not_sent(error, attempt),
+            Err(deadline::Late) if tried.address().is_none() => Came::Refused(Failure::Deadline),
+            Err(deadline::Late) => {
+                let end = attempt.late();
+                attempt.end_without_answer(end, tried);
+                Came::Ended(Self::failed(&Failure::Deadline, end))
+            }
+        }
+    }
+
+    fn answered(
+        &self,
+        mut response: Response<Incoming>,
+        code: Code,
+        mut attempt: Attempt,
+    ) -> Box<Ended> {
+        let headers = response.headers_mut();
+        let (end, said) = (attempt.end_of(code, headers), Said::of(code, headers));
+        attempt.end(end, said);
+        if matches!(end, End::Late { .. }) && code != Code::DeadlineExceeded {
+            // Some libraries say `CANCELLED` of a deadline; ours do not pass that on.
+            return Self::failed(&Failure::Deadline, end);
+        }
+        let pushback = said.pushback;
+        Box::new(Ended { response: response.map(Body::new), code, end, pushback, unsent: None })
+    }
+
+    fn not_sent(&self, error: SendError, mut attempt: Attempt) -> Came {
+        let callee = &*self.callee.name;
+        let failure = error.failure(callee);
+        match error {
+            SendError::Down => Came::Refused(failure),
+            SendError::Unsent(unsent) => {
+                let ended = Self::failed(&failure, End::Unsent);
+                Came::Ended(Box::new(Ended { unsent: Some(unsent), ..*ended }))
+            }
+            SendError::Refused => Came::Ended(Self::failed(&failure, End::Unsent)),
+            SendError::Broken { pick, error } => {
+                let (instance, address) = (pick.id(), pick.address());
+                tracing::debug!(callee, instance, %address, %error, "an attempt broke off");
+                attempt.went(pick);
+                attempt.end(End::Broken, Said::NOTHING);
+                Came::Ended(Self::failed(&failure, End::Broken))
+            }
+        }
+    }
+
+    /// What a caller is told of an attempt that had no answer.
+    fn failed(failure: &Failure, end: End) -> Box<Ended> {
+        let status = if end == End::Unsent { status::local(failure) } else { status::of(failure) };
+        let (code, response) = (status.code(), status.into_http());
+        Box::new(Ended { response, code, end, pushback: Pushback::Silent, unsent: None })
+    }
+
+    /// What follows an attempt that ended.
+    fn next(&self, number: u32, ended: &Ended, kept: &Kept) -> Next {
+        let now = clock::instant();
+        let failed = Failed {
+            attempt: number,
+            inherited: self.ctx.attempt(),
+            again: ended.end.outcome().again,
+            idempotent: self.method.facts.idempotent,
+            aborted: self.method.policy.retry_aborted,
+            replayable: kept.is_there(),
+            pushback: ended.pushback,
+            left: self.ends.saturating_duration_since(now),
+            expected: self.method.latency.expected(now),
+        };
+        retry::decide(failed, &self.method.policy.backoff, fastrand::f64())
+    }
+
+    /// The answer of the call.
+    fn over(&self, mut ended: Ended, number: u32, watch: Watch) -> Response<Body> {
+        if number > 1 && ended.code != Code::Ok {
+            // It was tried again here; nobody above should try once more.
+            self.ctx.note_retried();
+        }
+        let local = ended.end == End::Unsent;
+        if !local {
+            watch.take_in(ended.response.headers_mut());
+        }
+        watch.ended(ended.response, ended.code)
+    }
+
+    /// What an attempt may take: all that is left, unless there could be another one after it.
+    fn time(&self, number: u32, now: Instant) -> Duration {
+        let policy = &self.method.policy;
+        let left = self.ends.saturating_duration_since(now);
+        let most = policy.timeout.map_or(left, |timeout| timeout.min(left));
+        let after = policy.backoff.retries.saturating_sub(number - 1);
+        if !self.repeatable || after == 0 {
+            return most;
+        }
+        let expected = self.method.latency.expected(now);
+        most.min((expected * 4).max(left / (after + 1)))
+    }
+
+    /// Says how long this attempt has, where it stands in the trace, and which one it is.
+    fn say(&self, headers: &mut HeaderMap, number: u32, timeout: &str) {
+        let mut text = |name: &'static str, text: &str| {
+            if let Ok(value) = HeaderValue::from_str(text) {
+                headers.insert(name, value);
+            }
+        };
+        text("grpc-timeout", timeout);
+        text("traceparent", &self.ctx.trace().child().to_string());
+        // Below a retry nothing is tried again, however far below.
+        let before = number.saturating_add(self.ctx.attempt()).saturating_sub(2);
+        if before > 0 {
+            text(marks::ATTEMPTS, &before.to_string());
+        }
     }
 }
 
-/// Says how long we wait, in which trace, who we are and for whom we ask.
-fn identify(headers: &mut HeaderMap, ctx: &Ctx, callee: &Callee, timeout: &str) {
-    let text = |text: &str| HeaderValue::try_from(text).ok();
-    if let Some(timeout) = text(timeout) {
-        headers.insert("grpc-timeout", timeout);
-    }
-    if let Some(trace) = text(&ctx.trace().child().to_string()) {
-        headers.insert("traceparent", trace);
-    }
+/// Says who we are and for whom we ask.
+fn identify(headers: &mut HeaderMap, ctx: &Ctx, callee: &Callee) {
     // Whoever brings an `authorization` (the gateway does) speaks in that name alone.
     if headers.contains_key(header::AUTHORIZATION) {
         return;
@@ -61,24 +312,21 @@ fn identify(headers: &mut HeaderMap, ctx: &Ctx, callee: &Callee, timeout: &str) 
     let Some(own) = callee.sign_in.header() else { return };
     headers.insert(header::AUTHORIZATION, own);
     let user = ctx.caller().and_then(|caller| caller.token.as_deref());
-    if let Some(mut user) = user.and_then(text) {
+    if let Some(mut user) = user.and_then(|token| HeaderValue::try_from(token).ok()) {
         user.set_sensitive(true);
         headers.insert(ON_BEHALF_OF, user);
     }
 }
 
-impl reply::Watch {
-    /// The answer to a call that was not sent.
-    fn refused(self, failure: &Failure) -> Response<Body> {
-        let status = status::local(failure);
-        self.record(status.code());
-        status.into_http()
-    }
+// === impl Came ===
 
-    /// The answer to a call of which we know only that it was sent.
-    fn failed(self, failure: &Failure) -> Response<Body> {
-        let status = status::of(failure);
-        self.record(status.code());
-        status.into_http()
+impl Came {
+    /// Whether the call need not look for another answer.
+    pub(super) fn is_answer(&self) -> bool {
+        match self {
+            Self::Head(..) => true,
+            Self::Ended(ended) => !ended.end.outcome().fallback,
+            Self::Refused(_) => false,
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! The answer of a callee on its way to the caller: under the call's deadline to its last frame.
+//! The answer of a callee on its way to the caller: under the call's deadline to its last frame,
+//! where the attempt is judged and the call's places are given back.
 
 use std::{
     pin::Pin,
@@ -13,18 +14,26 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 use tonic::{Code, Status, body::Body};
 
-use super::long::Lane;
+use super::{
+    attempt::{Attempt, Said},
+    callee::{Callee, Method, Places},
+    classify::End,
+    retry::Pushback,
+};
 use crate::{
     clock,
+    ctx::Ctx,
+    marks,
     status::{self, Failure},
-    telemetry::{self, Call},
+    telemetry::{self, Call, Refused},
 };
 
 /// What is known of a call until its last frame.
 #[derive(Debug)]
 pub(super) struct Watch {
-    pub(super) method: String,
-    pub(super) callee: String,
+    pub(super) callee: Arc<Callee>,
+    pub(super) method: Arc<Method>,
+    pub(super) ctx: Ctx,
     pub(super) started: Instant,
     pub(super) ends: Instant,
 }
@@ -38,38 +47,74 @@ pin_project_lite::pin_project! {
         #[pin]
         late: Sleep,
         watch: Option<Watch>,
-        // The place on a connection of long streams.
-        lane: Option<Arc<Lane>>,
+        attempt: Attempt,
+        places: Option<Places>,
     }
 }
 
 // === impl Watch ===
 
 impl Watch {
+    /// The answer whose head has come.
     pub(super) fn response(
         self,
         mut response: Response<Incoming>,
-        lane: Option<Arc<Lane>>,
+        attempt: Attempt,
+        places: Option<Places>,
     ) -> Response<Body> {
-        // What only this process may say about its own calls is not believed of others.
-        response.headers_mut().remove(status::LOCAL);
-        // Trailers-only: the status stands in the head.
-        if let Some(code) = code(response.headers()) {
-            self.record(code);
-            return response.map(Body::new);
-        }
+        self.take_in(response.headers_mut());
         let ends = self.ends;
         response.map(|inner| {
             let late = tokio::time::sleep_until(ends);
-            Body::new(Reply { inner, late, watch: Some(self), lane })
+            Body::new(Reply { inner, late, watch: Some(self), attempt, places })
         })
     }
 
-    pub(super) fn record(self, code: Code) {
-        let labels =
-            Call { rpc_method: self.method, rpc_response_status_code: telemetry::code(code) };
-        let took = clock::instant().saturating_duration_since(self.started);
-        telemetry::metrics().client_calls.get_or_create(&labels).observe(took.as_secs_f64());
+    /// The answer that is over with its head.
+    pub(super) fn ended(self, mut response: Response<Body>, code: Code) -> Response<Body> {
+        if code != Code::Ok {
+            marks::from(response.headers_mut(), &self.callee.name);
+        }
+        self.record(code);
+        response
+    }
+
+    /// The answer to a call that was not sent.
+    pub(super) fn refused(self, failure: &Failure) -> Response<Body> {
+        use status::Explain as _;
+        let labels = Refused {
+            dependency: self.callee.name.to_string(),
+            reason: failure.explain().reason(),
+        };
+        telemetry::metrics().refused.get_or_create(&labels).inc();
+        let status = status::local(failure);
+        let code = status.code();
+        self.ended(status.into_http(), code)
+    }
+
+    /// Takes in what the callee says beside its answer, and leaves what concerns the caller.
+    pub(super) fn take_in(&self, headers: &mut HeaderMap) {
+        marks::inherit(&self.ctx, headers);
+        if Pushback::of(headers) == Pushback::Stop {
+            self.ctx.note_retried();
+        }
+        // What only this process may say about its own calls is not believed of others.
+        for mark in [marks::LOCAL, marks::DEPENDENCY, marks::PUSHBACK] {
+            headers.remove(mark);
+        }
+    }
+
+    pub(super) fn record(&self, code: Code) {
+        let took = clock::instant().saturating_duration_since(self.started).as_secs_f64();
+        if code == Code::Ok {
+            self.method.answered.observe(took);
+            return;
+        }
+        let labels = Call {
+            rpc_method: self.method.name.to_string(),
+            rpc_response_status_code: telemetry::code(code),
+        };
+        telemetry::metrics().client_calls.get_or_create(&labels).observe(took);
     }
 }
 
@@ -85,37 +130,40 @@ impl http_body::Body for Reply {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.project();
         let Some(watch) = this.watch.as_ref() else { return Poll::Ready(None) };
-        let failure = if this.late.poll(cx).is_ready() {
-            Failure::Deadline
+        let (failure, end) = if this.late.poll(cx).is_ready() {
+            (Failure::Deadline, this.attempt.late())
         } else {
             match std::task::ready!(this.inner.poll_frame(cx)) {
                 Some(Ok(mut frame)) => {
-                    if let Some(trailers) = frame.trailers_mut() {
-                        trailers.remove(status::LOCAL);
+                    let Some(trailers) = frame.trailers_mut() else {
+                        this.attempt.heard();
+                        return Poll::Ready(Some(Ok(frame)));
+                    };
+                    let code = marks::code(trailers).unwrap_or(Code::Unknown);
+                    this.attempt.end(this.attempt.end_of(code, trailers), Said::of(code, trailers));
+                    watch.take_in(trailers);
+                    if code != Code::Ok {
+                        marks::from(trailers, &watch.callee.name);
                     }
-                    if let Some(code) = frame.trailers_ref().and_then(code)
-                        && let Some(watch) = this.watch.take()
-                    {
-                        watch.record(code);
-                    }
+                    watch.record(code);
+                    (*this.watch, *this.places) = (None, None);
                     return Poll::Ready(Some(Ok(frame)));
                 }
                 // An answer that ends without a status was cut off.
-                Some(Err(_)) | None => Failure::Broken(watch.callee.clone()),
+                Some(Err(_)) | None => {
+                    (Failure::Broken(watch.callee.name.to_string()), End::Broken)
+                }
             }
         };
-        let status = status::of(&failure);
-        if let Some(watch) = this.watch.take() {
-            watch.record(status.code());
-        }
+        this.attempt.end(end, Said::NOTHING);
+        let mut status = status::of(&failure);
+        status::from(&mut status, &watch.callee.name);
+        watch.record(status.code());
+        (*this.watch, *this.places) = (None, None);
         Poll::Ready(Some(Err(status)))
     }
 
     fn is_end_stream(&self) -> bool {
         self.watch.is_none()
     }
-}
-
-fn code(headers: &HeaderMap) -> Option<Code> {
-    headers.get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()))
 }

@@ -15,6 +15,7 @@ use tonic::{Code, Status, body::Body};
 use crate::{
     clock,
     ctx::Ctx,
+    marks,
     status::{self, Failure},
     telemetry::{self, Call, names},
 };
@@ -106,11 +107,18 @@ impl http_body::Body for Answer {
                 watch.record(status.code());
             }
             let mut trailers = HeaderMap::new();
-            return Poll::Ready(Some(
-                status.add_header(&mut trailers).map(|()| Frame::trailers(trailers)),
-            ));
+            return Poll::Ready(Some(status.add_header(&mut trailers).map(|()| {
+                marks::sign(&ctx, &mut trailers);
+                Frame::trailers(trailers)
+            })));
         }
-        let frame = std::task::ready!(ctx.sync_scope(|| this.inner.poll_frame(cx)));
+        let mut frame = std::task::ready!(ctx.sync_scope(|| this.inner.poll_frame(cx)));
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            marks::strip(trailers);
+            marks::sign(&ctx, trailers);
+        }
         let code = match &frame {
             Some(Ok(frame)) => frame
                 .trailers_ref()

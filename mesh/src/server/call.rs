@@ -24,7 +24,7 @@ use crate::{
     auth::Auth,
     busy, clock,
     ctx::{Ctx, Trace},
-    deadline, failpoint,
+    deadline, failpoint, marks,
     status::Failure,
 };
 
@@ -77,7 +77,8 @@ impl Calls {
         let ends = started + timeout.unwrap_or(None).map_or(longest, |asked| asked.min(longest));
         let cancelled = CancellationToken::new();
         let guard = cancelled.clone().drop_guard();
-        let ctx = Ctx::new(ends, trace, self.0.tracker.clone(), cancelled);
+        let ctx = Ctx::new(ends, trace, self.0.tracker.clone(), cancelled)
+            .attempted(marks::attempt(request.headers()));
         let watch = Watch::new(&path, started, ctx.clone(), guard);
 
         let answer = match timeout {
@@ -107,11 +108,13 @@ impl Calls {
             Ok::<_, Failure>(response.unwrap_or_else(|never: Infallible| match never {}))
         });
         let handled = AssertUnwindSafe(handled).catch_unwind();
-        let response = match deadline::within(ends, handled).await {
+        let mut response = match deadline::within(ends, handled).await {
             Err(deadline::Late) => return Err(Failure::Deadline),
             Ok(Err(_panic)) => return Err(Failure::Panic(path.to_owned())),
             Ok(Ok(answer)) => answer?,
         };
+        // What a child call said of itself is not said of this one.
+        marks::strip(response.headers_mut());
         let ok = response
             .headers()
             .get("grpc-status")
@@ -142,7 +145,8 @@ impl Service<Request<Incoming>> for Calls {
 }
 
 impl Watch {
-    fn response(self, response: Response<Body>, ends: Instant) -> Response<Body> {
+    fn response(self, mut response: Response<Body>, ends: Instant) -> Response<Body> {
+        marks::sign(&self.ctx(), response.headers_mut());
         match response.headers().get("grpc-status") {
             // Trailers-only: there is no body to watch.
             Some(code) => {
@@ -155,8 +159,11 @@ impl Watch {
 
     fn failed(self, failure: &Failure) -> Response<Body> {
         let status = self.ctx().sync_scope(|| crate::status::of(failure));
+        let ctx = self.ctx();
         self.record(status.code());
-        status.into_http()
+        let mut response = status.into_http();
+        marks::sign(&ctx, response.headers_mut());
+        response
     }
 }
 

@@ -12,6 +12,10 @@ pub const HTTP_REQUESTS: &str = "http_server_request_duration_seconds";
 pub const HTTP_ERRORS: &str = "http_errors";
 /// Counter of requests sent anew because their first connection had not sent them.
 pub const RESENT: &str = "mesh_resent";
+/// Counter of instances that were taken out because they failed more than their peers.
+pub const EJECTIONS: &str = "mesh_ejections";
+/// Counter of calls that found no instance that could be reached.
+pub const NO_ENDPOINTS: &str = "mesh_no_endpoints";
 /// Counter of calls outside of any other call.
 pub const ROOTLESS: &str = "mesh_rootless_calls";
 /// Gauge of calls being served.
@@ -38,3 +42,17 @@ pub const CONSUMER_LAG: &str = "mesh_consumer_lag";
 pub const CONSUMER_EVENTS: &str = "mesh_consumer_events";
 /// Gauge of events that are parked.
 pub const DLQ_DEPTH: &str = "dlq_depth";
+/// Counter of attempts after the first; the encoder appends `_total`.
+pub const RETRIES: &str = "mesh_retries";
+/// Counter of attempts beside a slow one.
+pub const HEDGES: &str = "mesh_hedges";
+/// Counter of calls that this process refused before anything was sent.
+pub const REFUSED: &str = "mesh_refused";
+/// Counter of answers that were given without a dependency.
+pub const DEGRADED: &str = "mesh_degraded";
+/// Gauge of a breaker: 0 closed, 1 half-open, 2 open.
+pub const BREAKER_STATE: &str = "mesh_breaker_state";
+/// Gauge of how many attempts the budget of a dependency would pay for.
+pub const RETRY_BUDGET: &str = "mesh_retry_budget";
+/// Gauge of the calls to a dependency that are under way.
+pub const BULKHEAD_IN_USE: &str = "mesh_bulkhead_in_use";

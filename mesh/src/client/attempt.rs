@@ -1,0 +1,157 @@
+//! One attempt: leave to make it, and the verdict when it has ended.
+//!
+//! Dropped before it ended, it says nothing of anybody and gives back what it holds.
+
+use std::{sync::Arc, time::Duration};
+
+use http::HeaderMap;
+use tokio::time::Instant;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use super::{
+    breaker::{self, Judged, Leave},
+    callee::{Callee, Method},
+    classify::{self, BreakerVerdict, End, EndpointVerdict, Outcome},
+    endpoint::{Pick, Tried},
+    retry::Pushback,
+};
+use crate::{clock, marks, status::Failure};
+
+/// An attempt under way.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    callee: Arc<Callee>,
+    method: Arc<Method>,
+    leave: Option<Leave>,
+    pick: Option<Pick>,
+    began: Instant,
+    had: Duration,
+}
+
+/// What the callee said of when to come again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Said {
+    pub(super) pushback: Pushback,
+    /// The pushback, or `RetryInfo`.
+    pub(super) after: Option<Duration>,
+}
+
+// === impl Attempt ===
+
+impl Attempt {
+    /// Leave to make an attempt that may take `had`.
+    pub(super) fn begin(
+        callee: &Arc<Callee>,
+        method: &Arc<Method>,
+        had: Duration,
+    ) -> Result<Self, Failure> {
+        let now = clock::instant();
+        if method.policy.throttle && !callee.throttle.admits(fastrand::f64(), now) {
+            return Err(Failure::Throttled(callee.name.to_string()));
+        }
+        let leave = breaker::admit(&method.breaker, &callee.shared, now).map_err(|refused| {
+            Failure::CircuitOpen { callee: callee.name.to_string(), after: refused.after }
+        })?;
+        Ok(Self {
+            callee: Arc::clone(callee),
+            method: Arc::clone(method),
+            leave: Some(leave),
+            pick: None,
+            began: now,
+            had,
+        })
+    }
+
+    /// It was given to an instance.
+    pub(super) fn went(&mut self, pick: Pick) {
+        self.pick = Some(pick);
+    }
+
+    /// How an answer with these headers, or trailers, ends it.
+    pub(super) fn end_of(&self, code: Code, headers: &HeaderMap) -> End {
+        if headers.contains_key(marks::REFUSED) {
+            return End::RefusedForTime;
+        }
+        let late = self.began.elapsed() >= self.had;
+        End::of(code, self.had, self.fair(), late)
+    }
+
+    /// How it ends if nothing came in its time.
+    pub(super) fn late(&self) -> End {
+        End::Late { had: self.had, fair: self.fair() }
+    }
+
+    fn fair(&self) -> Duration {
+        classify::fair(self.method.latency.quantile(50, clock::instant()))
+    }
+
+    /// The first message of a stream came: a probe need not wait for the last.
+    pub(super) fn heard(&mut self) {
+        if self.method.facts.unary || !self.leave.as_ref().is_some_and(Leave::is_probe) {
+            return;
+        }
+        if let Some(leave) = self.leave.take() {
+            let judged = Judged { verdict: BreakerVerdict::Success, slow: false, after: None };
+            leave.settle(judged, clock::instant());
+        }
+    }
+
+    /// Tells everybody how it ended. Only the first end counts.
+    pub(super) fn end(&mut self, end: End, said: Said) -> Outcome {
+        let (outcome, took) = self.judge(end, said);
+        if let Some(mut pick) = self.pick.take() {
+            match (outcome.endpoint, said.pushback.after()) {
+                (EndpointVerdict::Hard, Some(after)) => pick.push_back(after),
+                (verdict, _) => pick.report(verdict, took),
+            }
+        }
+        outcome
+    }
+
+    /// The same for one that was given up while it was on its way.
+    pub(super) fn end_without_answer(&mut self, end: End, tried: &mut Tried) -> Outcome {
+        let (outcome, took) = self.judge(end, Said::NOTHING);
+        tried.report(outcome.endpoint, took);
+        outcome
+    }
+
+    fn judge(&mut self, end: End, said: Said) -> (Outcome, Duration) {
+        let (outcome, now) = (end.outcome(), clock::instant());
+        let took = now.saturating_duration_since(self.began);
+        let Some(leave) = self.leave.take() else { return (outcome, took) };
+        let slow = took > self.had / 2;
+        leave.settle(Judged { verdict: outcome.breaker, slow, after: said.after }, now);
+        match outcome.breaker {
+            BreakerVerdict::Neutral => return (outcome, took),
+            BreakerVerdict::Failure => self.callee.budget.ended(true),
+            BreakerVerdict::Success => {
+                self.callee.budget.ended(false);
+                if self.method.facts.unary {
+                    self.method.latency.record(took, now);
+                }
+            }
+        }
+        self.callee.throttle.ended(end != End::Answered(Code::ResourceExhausted), now);
+        (outcome, took)
+    }
+}
+
+// === impl Said ===
+
+impl Said {
+    pub(super) const NOTHING: Self = Self { pushback: Pushback::Silent, after: None };
+
+    /// What stands in the headers of an answer with this code.
+    pub(super) fn of(code: Code, headers: &HeaderMap) -> Self {
+        if code == Code::Ok {
+            return Self::NOTHING;
+        }
+        let pushback = Pushback::of(headers);
+        let info = || {
+            let info = Status::from_header_map(headers)?.get_details_retry_info()?;
+            info.retry_delay
+        };
+        Self { pushback, after: pushback.after().or_else(info) }
+    }
+}

@@ -1,0 +1,244 @@
+//! How much may be sent beyond the calls themselves: retries, hedges and reconnects together.
+//!
+//! One budget per dependency. It is what keeps a dependency that is down from being asked many
+//! times as often as one that is up.
+
+use std::sync::{Mutex, PoisonError};
+
+use tokio::time::Instant;
+
+use super::window::Window;
+
+/// The seconds that are looked at.
+const SECONDS: usize = 10;
+
+/// How much is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allowance {
+    /// A share of the calls of the last 10 s, in per cent, and so many per second beside.
+    Share {
+        /// Per cent of the calls.
+        percent: u32,
+        /// Beside them, per second.
+        per_second: u32,
+    },
+    /// gRPC's tokens: a failure takes one, a success gives a part of one back. Nothing is
+    /// allowed unless more than half are left.
+    Tokens {
+        /// As many as there are at first, and at most.
+        max: u32,
+        /// What a success gives back, in thousandths.
+        ratio_thousandths: u32,
+    },
+}
+
+/// What is left for one dependency.
+#[derive(Debug)]
+pub(super) struct Budget {
+    allowance: Allowance,
+    born: Instant,
+    /// All: calls. Some: what was spent.
+    window: Window<SECONDS>,
+    /// Spending is rare, and exact: one after the other.
+    spending: Mutex<Spending>,
+}
+
+#[derive(Debug)]
+struct Spending {
+    /// Thousandths of tokens.
+    tokens: u64,
+    empty: bool,
+}
+
+/// Whether something more may be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spent {
+    Paid,
+    /// Nothing is left, for the first time since something was.
+    Emptied,
+    /// Nothing is left.
+    Empty,
+}
+
+/// One token, in thousandths.
+const TOKEN: u64 = 1_000;
+
+// === impl Allowance ===
+
+impl Default for Allowance {
+    /// 10 % of the calls and 3 per second.
+    fn default() -> Self {
+        Self::Share { percent: 10, per_second: 3 }
+    }
+}
+
+impl Allowance {
+    /// gRPC's own numbers: 10 tokens, a tenth of one for a success.
+    #[must_use]
+    pub fn tokens() -> Self {
+        Self::Tokens { max: 10, ratio_thousandths: 100 }
+    }
+}
+
+// === impl Budget ===
+
+impl Budget {
+    pub(super) fn new(allowance: Allowance, now: Instant) -> Self {
+        let tokens = match allowance {
+            Allowance::Share { .. } => 0,
+            Allowance::Tokens { max, .. } => u64::from(max) * TOKEN,
+        };
+        let spending = Mutex::new(Spending { tokens, empty: false });
+        Self { allowance, born: now, window: Window::new(), spending }
+    }
+
+    /// Takes note of a call: it pays in.
+    pub(super) fn call(&self, now: Instant) {
+        self.window.count(self.tick(now), false);
+    }
+
+    /// Takes note of how an attempt ended; only tokens depend on it.
+    pub(super) fn ended(&self, failed: bool) {
+        let Allowance::Tokens { max, ratio_thousandths } = self.allowance else { return };
+        let mut spending = self.spending.lock().unwrap_or_else(PoisonError::into_inner);
+        let tokens = spending.tokens;
+        spending.tokens = if failed {
+            tokens.saturating_sub(TOKEN)
+        } else {
+            (tokens + u64::from(ratio_thousandths)).min(u64::from(max) * TOKEN)
+        };
+    }
+
+    /// Pays for one attempt more.
+    pub(super) fn spend(&self, now: Instant) -> Spent {
+        let mut spending = self.spending.lock().unwrap_or_else(PoisonError::into_inner);
+        let tick = self.tick(now);
+        if self.left_of(&spending, tick) == 0 {
+            let first = !std::mem::replace(&mut spending.empty, true);
+            return if first { Spent::Emptied } else { Spent::Empty };
+        }
+        spending.empty = false;
+        self.window.add(tick, super::window::Counts { all: 0, some: 1 });
+        Spent::Paid
+    }
+
+    /// How many attempts it would pay for.
+    pub(super) fn left(&self, now: Instant) -> u64 {
+        let spending = self.spending.lock().unwrap_or_else(PoisonError::into_inner);
+        self.left_of(&spending, self.tick(now))
+    }
+
+    fn left_of(&self, spending: &Spending, tick: u64) -> u64 {
+        match self.allowance {
+            Allowance::Share { percent, per_second } => {
+                let counts = self.window.sum(tick);
+                let beside = u64::from(per_second) * SECONDS as u64;
+                (counts.all * u64::from(percent) / 100 + beside).saturating_sub(counts.some)
+            }
+            Allowance::Tokens { max, .. } => {
+                spending.tokens.saturating_sub(u64::from(max) * TOKEN / 2).div_ceil(TOKEN)
+            }
+        }
+    }
+
+    fn tick(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.born).as_secs()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Spends until nothing is left.
+    fn drain(budget: &Budget, now: Instant) -> u64 {
+        (0..100_000).take_while(|_| budget.spend(now) == Spent::Paid).count() as u64
+    }
+
+    #[test]
+    fn a_tenth_of_the_calls_and_three_a_second() {
+        let now = Instant::now();
+        for (calls, left) in [(0, 30), (9, 30), (10, 31), (1_000, 130)] {
+            let budget = Budget::new(Allowance::default(), now);
+            (0..calls).for_each(|_| budget.call(now));
+            assert_eq!(budget.left(now), left, "{calls} calls");
+            assert_eq!(drain(&budget, now), left, "{calls} calls");
+        }
+    }
+
+    #[test]
+    fn what_was_spent_comes_back_after_ten_seconds() {
+        let now = Instant::now();
+        let budget = Budget::new(Allowance::default(), now);
+        assert_eq!(drain(&budget, now), 30);
+        assert_eq!(budget.left(now + 9 * SECOND), 0);
+        assert_eq!(budget.left(now + 10 * SECOND), 30);
+    }
+
+    #[test]
+    fn it_says_once_that_it_is_empty() {
+        let now = Instant::now();
+        let budget = Budget::new(Allowance::Share { percent: 0, per_second: 0 }, now);
+        assert_eq!(budget.spend(now), Spent::Emptied);
+        assert_eq!(budget.spend(now), Spent::Empty);
+        (0..10).for_each(|_| budget.call(now));
+        let budget = Budget::new(Allowance::Share { percent: 10, per_second: 0 }, now);
+        (0..10).for_each(|_| budget.call(now));
+        for _ in 0..2 {
+            assert_eq!(budget.spend(now), Spent::Paid);
+            assert_eq!(budget.spend(now), Spent::Emptied);
+            (0..10).for_each(|_| budget.call(now));
+        }
+    }
+
+    #[test]
+    fn tokens_are_those_of_grpc() {
+        let now = Instant::now();
+        let budget = Budget::new(Allowance::tokens(), now);
+        (0..4).for_each(|_| budget.ended(true));
+        assert_eq!(budget.spend(now), Spent::Paid, "6 of 10 are left");
+        budget.ended(true);
+        assert_eq!(budget.spend(now), Spent::Emptied, "5 of 10 are left");
+        budget.ended(false);
+        assert_eq!(budget.spend(now), Spent::Paid, "5.1 of 10 are left");
+        (0..1_000).for_each(|_| budget.ended(false));
+        (0..5).for_each(|_| budget.ended(true));
+        assert_eq!(budget.spend(now), Spent::Emptied, "never more than 10");
+    }
+
+    proptest! {
+        #[test]
+        fn it_pays_as_a_list_does(
+            steps in proptest::collection::vec((0..2_500_u64, 0..40_u64, 0..20_u64), 0..60),
+        ) {
+            let born = Instant::now();
+            let (mut now, mut millis) = (born, 0);
+            let budget = Budget::new(Allowance::default(), born);
+            let (mut calls, mut spent) = (Vec::new(), Vec::new());
+            for (pass, made, wanted) in steps {
+                millis += pass;
+                now += Duration::from_millis(pass);
+                for _ in 0..made {
+                    budget.call(now);
+                    calls.push(millis / 1_000);
+                }
+                for _ in 0..wanted {
+                    let last = |list: &[u64]| {
+                        list.iter().filter(|at| **at + 10 > millis / 1_000).count()
+                    };
+                    let pays = last(&spent) < last(&calls) / 10 + 30;
+                    prop_assert_eq!(budget.spend(now) == Spent::Paid, pays);
+                    if pays {
+                        spent.push(millis / 1_000);
+                    }
+                }
+            }
+        }
+    }
+}

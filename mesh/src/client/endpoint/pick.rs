@@ -1,0 +1,187 @@
+//! What a call holds of the instance that it was given to.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use http::Request;
+use hyper::client::conn::http2::SendRequest;
+use tonic::body::Body;
+
+use super::instance::{Instance, Line};
+use crate::{
+    client::{classify::EndpointVerdict, long::Lane},
+    registry::Address,
+    status::Failure,
+};
+
+/// The instances that were asked before, counted; more attempts than this a call never makes.
+const TRIED: usize = 4;
+
+/// A call's place at an instance, for as long as its answer lasts. Dropped without a report it
+/// says nothing of the instance.
+#[derive(Debug)]
+pub(in crate::client) struct Pick {
+    pub(super) instance: Arc<Instance>,
+    way: Way,
+    /// The instance is out, and this call finds out whether it is well again.
+    probe: bool,
+}
+
+/// How the call goes there.
+#[derive(Debug)]
+pub(super) enum Way {
+    /// It is not known yet.
+    Open,
+    /// Over a connection for all calls.
+    Line(Arc<Line>),
+    /// Over one for long streams.
+    Lane(Arc<Lane>),
+}
+
+/// The instances that a call was given to: its next attempt goes elsewhere, if it can.
+#[derive(Debug, Default)]
+pub(in crate::client) struct Tried {
+    serials: [u64; TRIED],
+    count: usize,
+    last: Option<(Arc<Instance>, bool)>,
+}
+
+/// There is no answer.
+#[derive(Debug)]
+pub(in crate::client) enum SendError {
+    /// No instance can be reached: nothing was sent.
+    Down,
+    /// Every instance that was asked handed the request back: nothing was sent.
+    Unsent(Box<Request<Body>>),
+    /// The instance said that it has not looked at the request (GOAWAY, `REFUSED_STREAM`). It may
+    /// be sent again, but its body is gone.
+    Refused,
+    /// It was sent, and the answer failed to come: it may have been carried out.
+    Broken {
+        /// Where. To be reported by whoever judges `error`.
+        pick: Pick,
+        /// Why.
+        error: hyper::Error,
+    },
+}
+
+// === impl Pick ===
+
+impl Pick {
+    pub(super) fn new(instance: Arc<Instance>, probe: bool) -> Self {
+        instance.pending.fetch_add(1, Ordering::Relaxed);
+        Self { instance, way: Way::Open, probe }
+    }
+
+    /// The sender of a connection that is open; `None` if it closed in between.
+    pub(super) fn over_line(&mut self) -> Option<SendRequest<Body>> {
+        let line = self.instance.line()?;
+        let sender = line.begin();
+        self.way = Way::Line(line);
+        Some(sender)
+    }
+
+    pub(super) fn over_lane(&mut self, lane: Arc<Lane>) -> SendRequest<Body> {
+        let sender = lane.0.clone();
+        self.way = Way::Lane(lane);
+        sender
+    }
+
+    /// Begins nothing more on the connection, which handed a request back.
+    pub(super) fn retire(&self) {
+        match &self.way {
+            Way::Open => {}
+            Way::Line(line) => self.instance.retire(line),
+            Way::Lane(lane) => self.instance.lanes.forget(lane),
+        }
+    }
+
+    /// Says how the attempt went, and how long the answer took.
+    pub(in crate::client) fn report(&mut self, verdict: EndpointVerdict, latency: Duration) {
+        self.instance.report(verdict, std::mem::take(&mut self.probe), latency);
+    }
+
+    /// The same for a hard failure that says how long it wants to be left alone.
+    pub(in crate::client) fn push_back(&mut self, pushback: Duration) {
+        self.instance.push_back(std::mem::take(&mut self.probe), pushback);
+    }
+
+    /// What the registry calls the instance.
+    pub(in crate::client) fn id(&self) -> &str {
+        &self.instance.id
+    }
+
+    /// Where it serves.
+    pub(in crate::client) fn address(&self) -> &Address {
+        &self.instance.address
+    }
+}
+
+impl Drop for Pick {
+    fn drop(&mut self) {
+        self.instance.pending.fetch_sub(1, Ordering::Relaxed);
+        if let Way::Line(line) = &self.way {
+            line.end();
+        }
+        if self.probe {
+            self.instance.release();
+        }
+    }
+}
+
+// === impl Tried ===
+
+impl Tried {
+    /// The instance that the latest attempt went to, for a report after its future was dropped:
+    /// an attempt that took too long. Where [`Pick`] lives, report there.
+    pub(in crate::client) fn report(&mut self, verdict: EndpointVerdict, latency: Duration) {
+        if let Some((instance, probe)) = self.last.take() {
+            instance.report(verdict, probe, latency);
+        }
+    }
+
+    /// Where the latest attempt went, if one was begun.
+    pub(in crate::client) fn address(&self) -> Option<&Address> {
+        self.last.as_ref().map(|(instance, _)| &instance.address)
+    }
+
+    /// Another attempt begins, and nobody has it yet.
+    pub(super) fn next(&mut self) {
+        self.last = None;
+    }
+
+    pub(super) fn begin(&mut self, pick: &Pick) {
+        if let Some(slot) = self.serials.get_mut(self.count % TRIED) {
+            *slot = pick.instance.serial;
+        }
+        self.count += 1;
+        self.last = Some((Arc::clone(&pick.instance), pick.probe));
+    }
+
+    /// It was not sent: that was no attempt.
+    pub(super) fn undo(&mut self) {
+        self.count = self.count.saturating_sub(1);
+        self.last = None;
+        if let Some(slot) = self.serials.get_mut(self.count % TRIED) {
+            *slot = 0;
+        }
+    }
+
+    pub(super) fn has(&self, instance: &Instance) -> bool {
+        self.serials.contains(&instance.serial)
+    }
+}
+
+// === impl SendError ===
+
+impl SendError {
+    /// What a caller of `callee` is told.
+    pub(in crate::client) fn failure(&self, callee: &str) -> Failure {
+        match self {
+            Self::Down | Self::Unsent(_) | Self::Refused => Failure::Down(callee.to_owned()),
+            Self::Broken { .. } => Failure::Broken(callee.to_owned()),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! How long a method takes as a rule: what decides whether an attempt can still be worth it.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// Four buckets for each doubling, from a microsecond to more than an hour.
+const BUCKETS: usize = 136;
+/// A new sample weighs an eighth.
+const WEIGHT: u32 = 8;
+/// The counts are halved at so many, so that they say what is true lately.
+const REMEMBERED: u32 = 1_024;
+/// How many samples a quantile needs.
+const ENOUGH: u32 = 10;
+/// How many samples must be there before a call is refused because of them.
+const SURE: u32 = 50;
+/// After each such time without a sample the estimates are halved: whoever refuses calls because
+/// of them gets no samples, and must find out again.
+const HALVES: Duration = Duration::from_secs(10);
+
+/// The estimates of one method.
+#[derive(Debug)]
+pub(super) struct Latency(Mutex<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    mean: Duration,
+    counts: [u32; BUCKETS],
+    all: u32,
+    last: Option<Instant>,
+}
+
+// === impl Latency ===
+
+impl Latency {
+    pub(super) fn new() -> Self {
+        let inner = Inner { mean: Duration::ZERO, counts: [0; BUCKETS], all: 0, last: None };
+        Self(Mutex::new(inner))
+    }
+
+    /// Takes note of an attempt that was answered.
+    pub(super) fn record(&self, took: Duration, now: Instant) {
+        let mut inner = self.lock();
+        let halvings = inner.halvings(now);
+        if halvings > 0 {
+            inner.mean /= 2_u32.saturating_pow(halvings);
+            inner.halve(halvings);
+        }
+        inner.mean = if inner.mean.is_zero() {
+            took
+        } else {
+            inner.mean - inner.mean / WEIGHT + took / WEIGHT
+        };
+        inner.counts[bucket(took)] += 1;
+        inner.all += 1;
+        inner.last = Some(now);
+        if inner.all >= REMEMBERED {
+            inner.halve(1);
+        }
+    }
+
+    /// What an attempt takes; nothing while it is not known.
+    pub(super) fn expected(&self, now: Instant) -> Duration {
+        let inner = self.lock();
+        inner.mean / 2_u32.saturating_pow(inner.halvings(now))
+    }
+
+    /// The same, once there are enough samples to refuse a call that has less time.
+    pub(super) fn least(&self, now: Instant) -> Option<Duration> {
+        let inner = self.lock();
+        (inner.all >= SURE).then(|| inner.mean / 2_u32.saturating_pow(inner.halvings(now)))
+    }
+
+    /// The time within which `percent` of the attempts end.
+    pub(super) fn quantile(&self, percent: u32, now: Instant) -> Option<Duration> {
+        let inner = self.lock();
+        if inner.all < ENOUGH {
+            return None;
+        }
+        let rank = (u64::from(inner.all) * u64::from(percent)).div_ceil(100);
+        let mut seen = 0;
+        let at = inner.counts.iter().position(|count| {
+            seen += u64::from(*count);
+            seen >= rank
+        })?;
+        Some(middle(at) / 2_u32.saturating_pow(inner.halvings(now)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn halvings(&self, now: Instant) -> u32 {
+        let idle = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        u32::try_from(idle.as_secs() / HALVES.as_secs()).unwrap_or(u32::MAX)
+    }
+
+    fn halve(&mut self, times: u32) {
+        for count in &mut self.counts {
+            *count = count.checked_shr(times).unwrap_or(0);
+        }
+        self.all = self.counts.iter().sum();
+    }
+}
+
+fn bucket(took: Duration) -> usize {
+    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(4);
+    let doublings = micros.ilog2() - 2;
+    // Two bits below the highest one.
+    let quarter = micros >> doublings & 3;
+    let index = u64::from(doublings) * 4 + quarter;
+    usize::try_from(index).unwrap_or(BUCKETS).min(BUCKETS - 1)
+}
+
+/// The middle of what a bucket holds.
+fn middle(bucket: usize) -> Duration {
+    let (doublings, quarter) = (bucket / 4, bucket as u64 % 4);
+    let eighths = (4 + quarter) * 2 + 1;
+    Duration::from_micros((eighths << doublings) / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn the_estimates_follow_what_is_measured() {
+        let now = Instant::now();
+        let latency = Latency::new();
+        assert_eq!((latency.expected(now), latency.least(now)), (Duration::ZERO, None));
+        assert_eq!(latency.quantile(50, now), None);
+        for _ in 0..94 {
+            latency.record(10 * MS, now);
+        }
+        for _ in 0..6 {
+            latency.record(100 * MS, now);
+        }
+        let near = |is: Duration, should: Duration| is > should * 7 / 8 && is < should * 9 / 8;
+        assert!(near(latency.quantile(50, now).expect("enough"), 10 * MS));
+        assert!(near(latency.quantile(95, now).expect("enough"), 100 * MS));
+        assert!(latency.least(now).expect("enough") > 10 * MS);
+    }
+
+    #[test]
+    fn estimates_halve_every_ten_seconds_without_samples() {
+        let now = Instant::now();
+        let latency = Latency::new();
+        for _ in 0..64 {
+            latency.record(80 * MS, now);
+        }
+        for (seconds, expected) in [(0, 80), (9, 80), (10, 40), (20, 20), (30, 10)] {
+            let at = now + Duration::from_secs(seconds);
+            assert_eq!(latency.least(at), Some(expected * MS), "after {seconds} s");
+        }
+        latency.record(80 * MS, now + Duration::from_secs(10));
+        assert_eq!(latency.least(now + Duration::from_secs(10)), None, "to be found out again");
+    }
+
+    proptest! {
+        #[test]
+        fn a_quantile_is_within_an_eighth_of_the_sorted_one(
+            micros in proptest::collection::vec(4_u64..10_000_000, 10..500),
+            percent in 1_u32..100,
+        ) {
+            let now = Instant::now();
+            let latency = Latency::new();
+            for &micros in &micros {
+                latency.record(Duration::from_micros(micros), now);
+            }
+            let mut sorted = micros;
+            sorted.sort_unstable();
+            let rank = (sorted.len() * percent as usize).div_ceil(100);
+            let naive = sorted[rank - 1] as f64;
+            let is = latency.quantile(percent, now).expect("enough").as_micros() as f64;
+            prop_assert!((is - naive).abs() <= naive / 8.0 + 1.0, "{is} for {naive}");
+        }
+    }
+}

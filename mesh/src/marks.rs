@@ -1,0 +1,142 @@
+//! What processes tell each other beside requests and answers.
+//!
+//! A handler that passes on what a child call said must not pass on what was meant for it alone:
+//! the server strips these marks and sets its own.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tonic::Code;
+
+use crate::ctx::Ctx;
+
+/// A failure that this process made up before anything was sent.
+pub(crate) const LOCAL: &str = "mesh-local";
+/// The dependency that a failure came from. Only within a process.
+pub(crate) const DEPENDENCY: &str = "mesh-dependency";
+/// What an answer has to do without: names of dependencies, with commas between them.
+pub const DEGRADED: &str = "mesh-degraded";
+/// Why a server refused a call before it began: `budget`.
+pub(crate) const REFUSED: &str = "mesh-refused";
+/// When to try again, in milliseconds; a negative number says not to.
+pub(crate) const PUSHBACK: &str = "grpc-retry-pushback-ms";
+/// How many attempts came before this one.
+pub(crate) const ATTEMPTS: &str = "grpc-previous-rpc-attempts";
+
+/// The longest name of a dependency that is believed.
+const NAME_MAX: usize = 64;
+
+/// Which attempt of its caller a request is.
+pub(crate) fn attempt(headers: &HeaderMap) -> u32 {
+    let before = headers.get(ATTEMPTS).and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
+    before.unwrap_or_default().saturating_add(1)
+}
+
+/// Takes away what only the sender of an answer may say, and what it said to us alone.
+pub(crate) fn strip(headers: &mut HeaderMap) {
+    for name in [LOCAL, DEPENDENCY, REFUSED, PUSHBACK, DEGRADED] {
+        headers.remove(name);
+    }
+}
+
+/// Says in the head or the trailers of an answer what `ctx` knows of it.
+pub(crate) fn sign(ctx: &Ctx, headers: &mut HeaderMap) {
+    let degraded = ctx.degraded();
+    if !degraded.is_empty()
+        && let Ok(value) = HeaderValue::from_str(&degraded.join(","))
+    {
+        headers.insert(DEGRADED, value);
+    }
+    let failed = code(headers).is_some_and(|code| code != Code::Ok);
+    if failed && ctx.was_retried() && !headers.contains_key(PUSHBACK) {
+        // One level tries again: what was tried again here goes up as it is.
+        headers.insert(PUSHBACK, HeaderValue::from_static("-1"));
+    }
+}
+
+/// Takes in what an answer to a call of `ctx` has to do without.
+pub(crate) fn inherit(ctx: &Ctx, headers: &HeaderMap) {
+    for value in headers.get_all(DEGRADED) {
+        let names = value.to_str().unwrap_or_default().split(',').map(str::trim);
+        for name in names.filter(|name| is_name(name)) {
+            ctx.degrade(name);
+        }
+    }
+}
+
+/// Says within this process which dependency a failure came from.
+pub(crate) fn from(headers: &mut HeaderMap, dependency: &str) {
+    if let Ok(value) = HeaderValue::from_str(dependency) {
+        headers.insert(HeaderName::from_static(DEPENDENCY), value);
+    }
+}
+
+/// The status of an answer, if it stands in these headers.
+pub(crate) fn code(headers: &HeaderMap) -> Option<Code> {
+    headers.get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()))
+}
+
+fn is_name(name: &str) -> bool {
+    let allowed =
+        |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/');
+    (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ctx::Trace;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    fn ctx() -> Ctx {
+        Ctx::root(Duration::from_secs(1), Trace::new())
+    }
+
+    #[test]
+    fn an_answer_names_what_it_and_those_below_do_without() {
+        let (ctx, mut out) = (ctx(), HeaderMap::new());
+        inherit(&ctx, &headers(&[(DEGRADED, "users, catalog"), (DEGRADED, "users")]));
+        ctx.degrade("orders");
+        sign(&ctx, &mut out);
+        assert_eq!(out[DEGRADED], "users,catalog,orders");
+    }
+
+    #[test]
+    fn what_is_no_name_is_not_passed_on_and_names_are_few() {
+        let ctx = ctx();
+        inherit(&ctx, &headers(&[(DEGRADED, "a b,\t,<script>,,ok")]));
+        assert_eq!(ctx.degraded(), ["ok".into()]);
+        (0..100).for_each(|n| ctx.degrade(&n.to_string()));
+        assert_eq!(ctx.degraded().len(), 8);
+    }
+
+    #[test]
+    fn only_a_failure_that_was_tried_again_goes_up_with_pushback() {
+        for (status, retried, pushback) in
+            [("14", true, true), ("14", false, false), ("0", true, false)]
+        {
+            let ctx = ctx();
+            if retried {
+                ctx.note_retried();
+            }
+            let mut out = headers(&[("grpc-status", status)]);
+            sign(&ctx, &mut out);
+            assert_eq!(out.get(PUSHBACK).is_some_and(|it| it == "-1"), pushback, "{status}");
+        }
+    }
+
+    #[test]
+    fn attempts_are_counted_from_one() {
+        for (text, expected) in [("0", 1), ("2", 3), ("-1", 1), ("x", 1), ("4294967295", u32::MAX)]
+        {
+            assert_eq!(attempt(&headers(&[(ATTEMPTS, text)])), expected, "{text}");
+        }
+        assert_eq!(attempt(&HeaderMap::new()), 1);
+    }
+}
