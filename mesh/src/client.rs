@@ -19,6 +19,7 @@ use tonic::{Code, Request, Status, body::Body};
 use crate::{auth::SignIn, registry::Address, status};
 
 mod call;
+mod cancel;
 mod endpoint;
 mod long;
 mod reply;
@@ -95,7 +96,8 @@ impl tower::Service<::http::Request<Body>> for Channel {
 
     fn call(&mut self, request: ::http::Request<Body>) -> Self::Future {
         let callee = Arc::clone(&self.0);
-        Box::pin(async move { Ok(call::call(&callee, request).await) })
+        let (request, held) = cancel::tie(request);
+        Box::pin(async move { Ok(held.by(call::call(&callee, request).await)) })
     }
 }
 
