@@ -15,13 +15,21 @@ use std::{
 };
 
 use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFutureOwned},
+    task::TaskTracker,
+};
 
 use crate::{
     auth::Caller,
     clock,
     deadline::{self, Late},
 };
+
+mod inbound;
+
+pub use inbound::Criticality;
+pub(crate) use inbound::Inbound;
 
 /// The longest that a call outside of any other call may take.
 pub const ROOT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,6 +44,7 @@ struct Inner {
     trace: Trace,
     cancelled: CancellationToken,
     tracker: TaskTracker,
+    inbound: Inbound,
     caller: OnceLock<Caller>,
     /// Whether the rule of this call asks the handler to compare the owner, and it has not.
     duty: AtomicBool,
@@ -85,11 +94,23 @@ impl Ctx {
         tracker: TaskTracker,
         cancelled: CancellationToken,
     ) -> Self {
+        Self::served(deadline, trace, tracker, cancelled, Inbound::default())
+    }
+
+    /// The context of a call that came in.
+    pub(crate) fn served(
+        deadline: Instant,
+        trace: Trace,
+        tracker: TaskTracker,
+        cancelled: CancellationToken,
+        inbound: Inbound,
+    ) -> Self {
         Self(Arc::new(Inner {
             deadline,
             trace,
             cancelled,
             tracker,
+            inbound,
             caller: OnceLock::new(),
             duty: AtomicBool::new(false),
         }))
@@ -149,6 +170,29 @@ impl Ctx {
     /// Resolves when the caller went away or the deadline passed.
     pub async fn cancelled(&self) {
         self.0.cancelled.cancelled().await;
+    }
+
+    /// Resolves when the process that serves this call begins to turn callers away, or when the
+    /// connection that it came over has become old enough: a stream should end with `UNAVAILABLE` and the reason `DRAINING`. Never, outside of a call.
+    pub async fn draining(&self) {
+        self.0.inbound.draining.cancelled().await;
+    }
+
+    /// Which try of the same call this is, from 1.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.0.inbound.previous_attempts.saturating_add(1)
+    }
+
+    /// Whether this call is served when not all can be.
+    #[must_use]
+    pub fn criticality(&self) -> Criticality {
+        self.0.inbound.criticality
+    }
+
+    /// The same, to be kept beside what it may end.
+    pub(crate) fn cut(&self) -> WaitForCancellationFutureOwned {
+        self.0.cancelled.clone().cancelled_owned()
     }
 
     pub(crate) fn cancel(&self) {

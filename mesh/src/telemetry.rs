@@ -39,6 +39,12 @@ pub struct Metrics {
     pub in_flight: Gauge,
     /// Connections being served now.
     pub connections: Gauge,
+    /// Calls that were refused before their handlers ran, by why.
+    pub refused: Family<Refusal, Counter>,
+    /// Calls that are served at once.
+    pub limit: Gauge,
+    /// How far a process that leaves has come.
+    pub drain_phase: Gauge,
     /// The newest position of this process's log.
     pub log_head: Gauge,
     /// Events that wait for a position.
@@ -83,6 +89,13 @@ pub struct Call {
     pub rpc_response_status_code: &'static str,
 }
 
+/// The label of a call that was refused.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Refusal {
+    /// `budget`, `load` or `bulkhead`.
+    pub why: &'static str,
+}
+
 /// The labels of an HTTP request.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct Request {
@@ -115,6 +128,9 @@ impl Metrics {
             resent: Counter::default(),
             in_flight: Gauge::default(),
             connections: Gauge::default(),
+            refused: Family::default(),
+            limit: Gauge::default(),
+            drain_phase: Gauge::default(),
             log_head: Gauge::default(),
             log_unsequenced: Gauge::default(),
             consumer_lag: Family::default(),
@@ -153,10 +169,26 @@ impl Metrics {
             "Connections being served",
             metrics.connections.clone(),
         );
+        metrics.register_limits(&mut registry);
         metrics.register_events(&mut registry);
         registry.register_collector(Box::new(Rootless));
         registry.register_collector(Box::new(Databases));
         Self { registry, ..metrics }
+    }
+
+    /// Those of what a server refuses.
+    fn register_limits(&self, registry: &mut Registry) {
+        registry.register(
+            names::REFUSED,
+            "Calls refused before their handlers ran",
+            self.refused.clone(),
+        );
+        registry.register(names::LIMIT, "Calls that are served at once", self.limit.clone());
+        registry.register(
+            names::DRAIN_PHASE,
+            "How far a process that leaves has come",
+            self.drain_phase.clone(),
+        );
     }
 
     /// Those of events, on their way out and in.

@@ -18,6 +18,12 @@ pub const ROOTLESS: &str = "mesh_rootless_calls";
 pub const IN_FLIGHT: &str = "mesh_in_flight";
 /// Gauge of connections being served.
 pub const CONNECTIONS: &str = "mesh_connections";
+/// Counter of calls that were refused before their handlers ran; the encoder appends `_total`.
+pub const REFUSED: &str = "mesh_refused";
+/// Gauge of calls that are served at once, as the limiter has it.
+pub const LIMIT: &str = "mesh_limit";
+/// Gauge of how far a process that leaves has come: 0 serves, 1 leaves, 2 drains, 3 closes.
+pub const DRAIN_PHASE: &str = "mesh_drain_phase";
 /// The method label of a call to a method that does not exist.
 pub const OTHER: &str = "_OTHER";
 /// Counter of commits that reached the disk.
