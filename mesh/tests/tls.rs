@@ -1,5 +1,5 @@
 //! TLS and mTLS over real sockets, with certificates made for each test.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{path::Path, time::Duration};
 

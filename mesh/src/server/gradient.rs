@@ -165,8 +165,8 @@ mod tests {
             if f64::from(busiest) < limit / 2.0 {
                 continue;
             }
-            let gradient = (1.5 * usual / short).min(1.0).max(0.5);
-            limit = (0.8 * limit + 0.2 * (limit * gradient + 4.0)).max(20.0).min(200.0);
+            let gradient = (1.5 * usual / short).clamp(0.5, 1.0);
+            limit = (0.8 * limit + 0.2 * (limit * gradient + 4.0)).clamp(20.0, 200.0);
         }
         limit
     }

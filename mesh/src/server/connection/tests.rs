@@ -1,4 +1,5 @@
 //! One connection over a pipe, in paused time: how long who may do what.
+#![expect(clippy::disallowed_methods, reason = "both ends of a pipe are tasks of the test")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -108,6 +108,7 @@ async fn streams_have_a_limit_of_their_own() {
     assert!(limiter.stream().is_ok());
 }
 
+#[expect(clippy::disallowed_methods, reason = "callers are tasks of the test")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn under_contention_the_limit_holds_and_every_place_comes_back() {
     let limiter = limiter(20);
