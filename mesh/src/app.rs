@@ -30,7 +30,7 @@ use crate::{
     config::{Bound, Config},
     registry::{Address, Registry, Snapshot},
     server::{self, Listener},
-    store, telemetry,
+    store, telemetry, tls,
 };
 
 pub use run::run;
@@ -49,6 +49,7 @@ pub struct App {
     admin: Arc<Listener>,
     address: SocketAddr,
     admin_port: u16,
+    tls: Option<tls::Acceptor>,
     registry: Registry,
     sign_in: SignIn,
     keys: Keys,
@@ -56,7 +57,7 @@ pub struct App {
     routes: RoutesBuilder,
     names: Vec<&'static str>,
     edge: Option<Edge>,
-    longest: HashMap<&'static str, Duration>,
+    overrides: HashMap<&'static str, server::Override>,
     checks: Vec<(&'static str, server::Check)>,
     tasks: Vec<(&'static str, Task)>,
     closers: Vec<Closer>,
@@ -107,12 +108,13 @@ impl App {
         let methods =
             Methods::of(descriptors).context("the contract's descriptors are malformed")?;
         let registry = known::registry(&config)?;
+        let tls = tls::Acceptor::new(&config.tls)?;
         let bound = match config.bound.take() {
             Some(bound) => {
                 Bound { listen: bound.listen.try_clone()?, admin: bound.admin.try_clone()? }
             }
             None => Bound {
-                listen: bind(config.listen, "--listen", config.allow_plaintext)?,
+                listen: bind(config.listen, "--listen", config.allow_plaintext || tls.is_some())?,
                 admin: bind(config.admin_listen, "--admin-listen", config.allow_plaintext)?,
             },
         };
@@ -122,10 +124,11 @@ impl App {
             name,
             descriptors,
             methods: Arc::new(methods),
-            listener: Arc::new(Listener::new(bound.listen)?),
-            admin: Arc::new(Listener::new(bound.admin)?),
+            listener: Arc::new(Listener::new(bound.listen, config.server.clone(), tls.clone())?),
+            admin: Arc::new(Listener::new(bound.admin, server::Settings::default(), None)?),
             address,
             admin_port,
+            tls,
             registry,
             sign_in: SignIn::default(),
             keys: Keys::none(),
@@ -133,7 +136,7 @@ impl App {
             routes: RoutesBuilder::default(),
             names: Vec::new(),
             edge: None,
-            longest: HashMap::new(),
+            overrides: HashMap::new(),
             checks: Vec::new(),
             tasks: Vec::new(),
             closers: Vec::new(),
@@ -253,7 +256,15 @@ impl App {
     /// `--call-timeout` says.
     #[must_use]
     pub fn longest(mut self, path: &'static str, timeout: Duration) -> Self {
-        self.longest.insert(path, timeout);
+        self.overrides.entry(path).or_default().longest = Some(timeout);
+        self
+    }
+
+    /// Serves the method at `path`, as `/package.Service/Method`, to no more than `calls` at once:
+    /// a heavy one cannot starve the others. Beyond that: `RESOURCE_EXHAUSTED` `BULKHEAD_FULL`.
+    #[must_use]
+    pub fn bulkhead(mut self, path: &'static str, calls: usize) -> Self {
+        self.overrides.entry(path).or_default().bulkhead = Some(calls);
         self
     }
 

@@ -5,6 +5,8 @@ use std::{
     sync::atomic::{AtomicIsize, Ordering},
 };
 
+use crate::Ctx;
+
 /// Of all servers of the process.
 static CALLS: AtomicIsize = AtomicIsize::new(0);
 
@@ -25,9 +27,12 @@ pub(crate) async fn working<F: Future>(call: F) -> F::Output {
 }
 
 /// Waits, in a call, for what goes on in the background: meanwhile the call counts as none, since
-/// giving way to it would only let it wait longer.
+/// giving way to it would only let it wait longer, and others are served in its place.
 pub async fn resting<F: Future>(awaited: F) -> F::Output {
     let _counted = Counted::add(-1);
+    if let Some(ctx) = Ctx::current() {
+        ctx.rest();
+    }
     awaited.await
 }
 

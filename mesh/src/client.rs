@@ -45,6 +45,7 @@ mod window;
 mod latency;
 mod classify;
 mod balance;
+mod cancel;
 mod endpoint;
 mod gate;
 mod connect;

@@ -81,6 +81,14 @@ pub struct Config {
     #[arg(long = "allow-plaintext", env = "MESH_ALLOW_PLAINTEXT")]
     pub allow_plaintext: bool,
 
+    /// What is shown to others, and asked of them.
+    #[command(flatten)]
+    pub tls: crate::tls::Settings,
+
+    /// What clients are allowed.
+    #[command(flatten)]
+    pub server: crate::server::Settings,
+
     /// Debug builds only: lets the admin port arm places at which this process kills itself.
     #[arg(long = "failpoints", env = "MESH_FAILPOINTS")]
     pub failpoints: bool,
@@ -177,6 +185,8 @@ impl Config {
             drain: Duration::from_secs(5),
             call_timeout: Duration::from_secs(10),
             allow_plaintext: false,
+            tls: crate::tls::Settings::default(),
+            server: crate::server::Settings::default(),
             failpoints: false,
             bound: Some(Arc::new(bound)),
         }

@@ -14,16 +14,23 @@ use std::{
 };
 
 use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFutureOwned},
+    task::TaskTracker,
+};
 
 use crate::{
     auth::Caller,
     clock,
     deadline::{self, Late},
+    server::Permit,
 };
 
+mod inbound;
 mod trace;
 
+pub use inbound::Criticality;
+pub(crate) use inbound::Inbound;
 pub use trace::Trace;
 
 /// The longest that a call outside of any other call may take.
@@ -38,8 +45,6 @@ pub struct Ctx {
     inner: Arc<Inner>,
     /// Of the call, or of a part of it that has less time.
     deadline: Instant,
-    /// Which attempt of our caller this is; 1 unless it tried again.
-    attempt: u32,
 }
 
 #[derive(Debug)]
@@ -47,6 +52,7 @@ struct Inner {
     trace: Trace,
     cancelled: CancellationToken,
     tracker: TaskTracker,
+    inbound: Inbound,
     caller: OnceLock<Caller>,
     /// Whether the rule of this call asks the handler to compare the owner, and it has not.
     duty: AtomicBool,
@@ -54,6 +60,10 @@ struct Inner {
     degraded: Mutex<Vec<Arc<str>>>,
     /// Something was tried again for this call, and still failed.
     retried: AtomicBool,
+    /// The place of this call among those that are served at once; not while it rests.
+    place: Mutex<Option<Permit>>,
+    /// It has rested: how long it took says nothing of how busy the process is.
+    rested: AtomicBool,
 }
 
 /// Work for the pool of [`offload`] could not be done.
@@ -92,21 +102,30 @@ impl Ctx {
         tracker: TaskTracker,
         cancelled: CancellationToken,
     ) -> Self {
+        Self::served(deadline, trace, tracker, cancelled, Inbound::default())
+    }
+
+    /// The context of a call that came in.
+    pub(crate) fn served(
+        deadline: Instant,
+        trace: Trace,
+        tracker: TaskTracker,
+        cancelled: CancellationToken,
+        inbound: Inbound,
+    ) -> Self {
         let inner = Inner {
             trace,
             cancelled,
             tracker,
+            inbound,
             caller: OnceLock::new(),
             duty: AtomicBool::new(false),
             degraded: Mutex::default(),
             retried: AtomicBool::new(false),
+            place: Mutex::default(),
+            rested: AtomicBool::new(false),
         };
-        Self { inner: Arc::new(inner), deadline, attempt: 1 }
-    }
-
-    /// The same call, as an attempt of our caller with this number.
-    pub(crate) fn attempted(self, attempt: u32) -> Self {
-        Self { attempt, ..self }
+        Self { inner: Arc::new(inner), deadline }
     }
 
     /// The same call, for a part of it that ends at `deadline` at the latest.
@@ -169,7 +188,7 @@ impl Ctx {
     /// tried again, or the levels would multiply.
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        self.attempt
+        self.inner.inbound.attempt
     }
 
     /// What the answer has to do without so far: the names of dependencies.
@@ -199,6 +218,54 @@ impl Ctx {
     /// Resolves when the caller went away or the deadline passed.
     pub async fn cancelled(&self) {
         self.inner.cancelled.cancelled().await;
+    }
+
+    /// Resolves when the process that serves this call begins to turn callers away, or when the
+    /// connection that it came over has become old enough: a stream should end with `UNAVAILABLE`
+    /// and the reason `DRAINING`. Never, outside of a call.
+    pub async fn draining(&self) {
+        self.inner.inbound.draining.cancelled().await;
+    }
+
+    /// Whether this call is served when not all can be.
+    #[must_use]
+    pub fn criticality(&self) -> Criticality {
+        self.inner.inbound.criticality
+    }
+
+    /// Keeps the place of this call among those that are served at once.
+    pub(crate) fn hold(&self, place: Option<Permit>) {
+        *self.inner.place.lock().unwrap_or_else(PoisonError::into_inner) = place;
+    }
+
+    /// Gives the place back.
+    pub(crate) fn let_go(&self) {
+        let place = self.inner.place.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(place);
+    }
+
+    /// From here on the call waits for what goes on without it, and needs no place.
+    pub(crate) fn rest(&self) {
+        self.inner.rested.store(true, Ordering::Relaxed);
+        self.let_go();
+    }
+
+    /// Whether the call only worked, so that its length says how busy the process is.
+    pub(crate) fn only_worked(&self) -> bool {
+        !self.inner.rested.load(Ordering::Relaxed)
+    }
+
+    /// Lets the limit of calls at once learn from this call.
+    pub(crate) fn sample(&self) {
+        let place = self.inner.place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = &*place {
+            place.sample();
+        }
+    }
+
+    /// The same, to be kept beside what it may end.
+    pub(crate) fn cut(&self) -> WaitForCancellationFutureOwned {
+        self.inner.cancelled.clone().cancelled_owned()
     }
 
     pub(crate) fn cancel(&self) {

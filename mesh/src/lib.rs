@@ -3,7 +3,7 @@
 //! A process is started by [`run`], which reads its settings ([`config`]), sets up
 //! [`telemetry`] and serves an [`App`]. A call that comes in passes [`server`], carries its
 //! deadline and its trace in a [`Ctx`], and leaves again through a [`Channel`] of [`client`],
-//! which finds the callee in the [`registry`]. [`auth`] says who calls and [`status`] what
+//! which finds the callee in the [`registry`]. [`auth`] says who calls, [`tls`] over what, and [`status`] what
 //! they are told. What must survive a crash is kept by [`store`] and its neighbours:
 //! [`idempotency`], [`outbox`], [`barrier`] and [`saga`]. Events leave through the outbox, are
 //! read in the order of its [`log`], and are taken in elsewhere by what [`consume`]s them.
@@ -21,6 +21,7 @@ pub mod server;
 pub mod client;
 pub mod registry;
 pub mod auth;
+pub mod tls;
 pub mod status;
 pub mod store;
 pub mod idempotency;

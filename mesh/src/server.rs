@@ -1,17 +1,29 @@
 //! What a call meets coming in.
 //!
-//! A connection is taken by `accept`; a call on it passes `call`: its deadline is read and
-//! enforced, its caller is known and admitted, a panic of its handler becomes an answer. Beside
+//! A socket is kept by `accept`, each of its connections by `connection`. A call
+//! passes `call`: its deadline is read and enforced, `limit` finds it a place, its caller is known
+//! and admitted, a panic of its handler becomes an answer, which leaves through `answer`. Beside
 //! the services stand `health` and reflection, and the `admin` port.
 
+mod settings;
 mod accept;
+mod link;
+mod connection;
 mod admin;
+mod median;
+mod gradient;
+mod limit;
+mod upstreams;
+mod methods;
 mod answer;
 mod call;
 mod health;
 
-pub use accept::Peer;
 pub(crate) use accept::{Listener, Wire};
 pub(crate) use admin::{Check, Readiness, admin, failpoints};
-pub(crate) use call::{Calls, Limits};
+pub(crate) use call::Calls;
 pub(crate) use health::health;
+pub(crate) use limit::{Limiter, Permit};
+pub use link::Peer;
+pub(crate) use methods::{Methods, Override};
+pub use settings::Settings;

@@ -74,6 +74,31 @@ pub enum Failure {
     /// The token is missing or wrong.
     #[error("{0}")]
     Token(#[from] crate::auth::TokenProblem),
+    /// Less time is left than the handler needs.
+    #[error("{left_ms} ms are left, and {method} takes {needs_ms} ms")]
+    Budget {
+        /// `package.Service/Method`.
+        method: String,
+        /// What the caller gave.
+        left_ms: u128,
+        /// What it takes.
+        needs_ms: u128,
+    },
+    /// More is asked than can be done; come again later.
+    #[error("more is asked of this process than it can do")]
+    Shed(Duration),
+    /// As many calls of this method are served as may be.
+    #[error("{0} serves as many calls as it may")]
+    Bulkhead(String),
+    /// The process leaves; another one goes on.
+    #[error("this process is leaving")]
+    Draining,
+    /// An answer is larger than a caller takes.
+    #[error("the answer has {0} bytes, more than a message may have")]
+    TooLarge(usize),
+    /// A service shows another certificate than its own.
+    #[error("the certificate is not that of {0}")]
+    Certificate(String),
     /// A name that health or another mesh service does not know.
     #[error("{0} is not a service of this process")]
     UnknownService(String),
@@ -115,6 +140,16 @@ impl Explain for Failure {
             Self::Token(
                 TokenProblem::Missing | TokenProblem::Malformed | TokenProblem::Invalid,
             ) => tell(Code::Unauthenticated, "UNAUTHENTICATED"),
+            Self::Budget { .. } => tell(Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+            Self::Shed(pushback) => {
+                tell(Code::ResourceExhausted, "LOAD_SHED").retry_after(*pushback)
+            }
+            Self::Bulkhead(method) => {
+                tell(Code::ResourceExhausted, "BULKHEAD_FULL").with("method", method)
+            }
+            Self::Draining => tell(Code::Unavailable, "DRAINING"),
+            Self::TooLarge(_) => tell(Code::ResourceExhausted, "MESSAGE_TOO_LARGE"),
+            Self::Certificate(_) => tell(Code::Unauthenticated, "CERTIFICATE_MISMATCH"),
             Self::UnknownService(name) => tell(Code::NotFound, "NOT_FOUND").with("name", name),
         }
     }
@@ -209,6 +244,39 @@ pub(crate) fn from(status: &mut Status, dependency: &str) {
     if let Ok(value) = dependency.parse() {
         status.metadata_mut().insert(marks::DEPENDENCY, value);
     }
+}
+
+/// The same for a call that a server refuses before its handler runs.
+pub(crate) fn refused(failure: &Failure) -> Status {
+    let mut status = of(failure);
+    let metadata = status.metadata_mut();
+    match failure {
+        Failure::Budget { .. } => {
+            metadata.insert(marks::REFUSED, tonic::metadata::MetadataValue::from_static("budget"));
+        }
+        Failure::Shed(pushback) => {
+            metadata.insert(marks::REFUSED, tonic::metadata::MetadataValue::from_static("load"));
+            let pushback = u64::try_from(pushback.as_millis()).unwrap_or(u64::MAX);
+            metadata.insert(marks::PUSHBACK, pushback.into());
+        }
+        Failure::Deadline
+        | Failure::Timeout(_)
+        | Failure::Full(_)
+        | Failure::Throttled(_)
+        | Failure::CircuitOpen { .. }
+        | Failure::Down(_)
+        | Failure::Broken(_)
+        | Failure::Panic(_)
+        | Failure::Duty(_)
+        | Failure::Denied(_)
+        | Failure::Token(_)
+        | Failure::Bulkhead(_)
+        | Failure::Draining
+        | Failure::TooLarge(_)
+        | Failure::Certificate(_)
+        | Failure::UnknownService(_) => {}
+    }
+    status
 }
 
 /// Reason, domain and metadata of a failure, if its sender gave them.

@@ -55,6 +55,12 @@ pub struct Metrics {
     pub connections: Gauge,
     /// 1 while the registry knows of this process, as far as it has told.
     pub registered: Gauge,
+    /// Calls that were shed before their handlers ran, by why.
+    pub shed: Family<Refusal, Counter>,
+    /// Calls that are served at once.
+    pub limit: Gauge,
+    /// How far a process that leaves has come.
+    pub drain_phase: Gauge,
     /// The newest position of this process's log.
     pub log_head: Gauge,
     /// Events that wait for a position.
@@ -124,6 +130,13 @@ pub struct Refused {
     pub reason: &'static str,
 }
 
+/// The label of a call that was shed.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Refusal {
+    /// `budget`, `load` or `bulkhead`.
+    pub why: &'static str,
+}
+
 /// The labels of an HTTP request.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct Request {
@@ -164,6 +177,9 @@ impl Metrics {
             in_flight: Gauge::default(),
             connections: Gauge::default(),
             registered: Gauge::default(),
+            shed: Family::default(),
+            limit: Gauge::default(),
+            drain_phase: Gauge::default(),
             log_head: Gauge::default(),
             log_unsequenced: Gauge::default(),
             consumer_lag: Family::default(),
@@ -218,6 +234,7 @@ impl Metrics {
             metrics.registered.clone(),
         );
         metrics.register_client(&mut registry);
+        metrics.register_limits(&mut registry);
         metrics.register_events(&mut registry);
         registry.register_collector(Box::new(Silence));
         registry.register_collector(Box::new(Rootless));
@@ -237,6 +254,17 @@ impl Metrics {
             self.breaker_state.clone(),
         );
         registry.register_collector(Box::new(Dependencies));
+    }
+
+    /// Those of what a server refuses.
+    fn register_limits(&self, registry: &mut Registry) {
+        registry.register(names::SHED, "Calls shed before their handlers ran", self.shed.clone());
+        registry.register(names::LIMIT, "Calls that are served at once", self.limit.clone());
+        registry.register(
+            names::DRAIN_PHASE,
+            "How far a process that leaves has come",
+            self.drain_phase.clone(),
+        );
     }
 
     /// Those of events, on their way out and in.

@@ -13,7 +13,7 @@ use crate::{
     config::Bound,
     ctx::Trace,
     registry::Address,
-    server::{Listener, Wire},
+    server::{Listener, Settings, Wire},
 };
 
 mod consul;
@@ -46,7 +46,7 @@ pub async fn as_nobody<F: Future>(future: F) -> F::Output {
 pub fn channel(routes: Routes) -> anyhow::Result<Channel> {
     let bound = Bound::free()?;
     let port = bound.listen.local_addr()?.port();
-    let listener = Arc::new(Listener::new(bound.listen)?);
+    let listener = Arc::new(Listener::new(bound.listen, Settings::default(), None)?);
     let routes = routes.prepare();
     let service = service_fn(move |request: Request<Incoming>| {
         let routes = routes.clone();

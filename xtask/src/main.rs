@@ -26,6 +26,8 @@ mod deny;
 mod bench;
 mod proof;
 mod kills;
+mod interop;
+mod h2spec;
 mod doctor;
 mod tools;
 mod components;
@@ -97,6 +99,9 @@ const COMMANDS: &[(&str, &[Entry])] = &[
                 deps::run(&read(deps::Deps::from_vec(args)))
             }),
             entry("proof", "load it, check its books, kill its processes", proof::run),
+            entry("interop", "gRPC's own tests, both ways, and h2spec", |args| {
+                interop::run(&read(interop::Interop::from_vec(args)))
+            }),
             entry("bench", "figures, beside a floor of the same run", |args| {
                 bench::run(&read(bench::Bench::from_vec(args)))
             }),

@@ -11,15 +11,16 @@ use crate::cargo::{self, cargo, check};
 use crate::os::Pid;
 use crate::report::Tally;
 use crate::site::{self, Site};
-use crate::{check as checks, clock, kills, os, postgres, say, smoke, tools};
+use crate::{check as checks, clock, h2spec, interop, kills, os, postgres, say, smoke, tools};
 
 xflags::xflags! {
     /// Runs every check and every test; CI calls this and nothing else.
     ///
     /// In turn: tidy, format, the contract, dependencies, clippy, a build of everything, rustdoc, the tests,
-    /// the tests against PostgreSQL and Consul, a mesh started and used the way the README says, and one whose processes
-    /// are killed one after the other, on both databases. It fetches what it needs beyond Rust (see `cargo xtask tools`); what cannot be had is left out and listed at the end,
-    /// and with CI=true that is a failure. Each stage prints its time; target/report.json keeps them.
+    /// the tests against PostgreSQL and Consul, gRPC's own tests and h2spec (see `cargo xtask interop`), a mesh started and
+    /// used the way the README says, and one whose processes are killed one after the other, on both databases.
+    /// It fetches what it needs beyond Rust (see `cargo xtask tools`); what cannot be had is left out and listed
+    /// at the end, and with CI=true that is a failure. Each stage prints its time; target/report.json keeps them.
     ///
     ///   cargo xtask test --quick       Rust alone: nothing is fetched, no component is started
     ///   cargo xtask test
@@ -64,6 +65,8 @@ pub(crate) fn run(flags: &Test) -> Result<ExitCode> {
         if !flags.quick {
             tally.stage("tests on PostgreSQL", || on_postgres(&root, &scratch));
             tally.stage("tests on Consul", || on_consul(&root));
+            tally.stage("gRPC's interoperability tests", || interop::grpc(&root, None));
+            tally.stage("h2spec", || h2spec::tally(&root));
         }
         let good =
             tally.stage("a mesh as the README says", || smoke::run(&scratch, &me, flags.quick));
@@ -95,7 +98,7 @@ pub(crate) fn run(flags: &Test) -> Result<ExitCode> {
     ));
     if flags.quick {
         say::note(
-            "--quick: buf, api-linter, the tests on PostgreSQL and the gRPC lines of the README were not asked for",
+            "--quick: buf, api-linter, the tests on PostgreSQL, gRPC's own tests and the gRPC lines of the README were not asked for",
         );
     }
     Ok(tally.end(flags.json))

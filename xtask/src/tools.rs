@@ -88,6 +88,31 @@ pub(crate) const TABLE: &[Tool] = &[
         about: "gRPC calls by hand",
     },
     Tool {
+        name: "grpc-interop",
+        version: "1.75.1",
+        client: "go",
+        recipe: "GOBIN=$PWD/bin go install google.golang.org/grpc/interop/client@v1.75.1; \
+                 mv bin/client bin/grpc-interop-client; \
+                 GOBIN=$PWD/bin go install google.golang.org/grpc/interop/server@v1.75.1; \
+                 mv bin/server bin/grpc-interop-server",
+        program: "grpc-interop-client",
+        check: &["--help"],
+        tested: true,
+        about: "gRPC's interoperability tests, by grpc-go",
+    },
+    Tool {
+        name: "h2spec",
+        version: "2.2.1",
+        client: "go",
+        recipe: "go mod init local/h2spec; \
+                 go get -tool github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible; \
+                 go build -trimpath -o bin/h2spec github.com/summerwind/h2spec/cmd/h2spec",
+        program: "h2spec",
+        check: &["--version"],
+        tested: true,
+        about: "what RFC 9113 demands of a server",
+    },
+    Tool {
         name: "redis",
         version: "",
         client: "apt-get",

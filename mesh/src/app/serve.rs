@@ -1,6 +1,6 @@
 //! The life of a process: serving, and leaving in order.
 
-use std::{collections::HashSet, future::Future, sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use http::Response;
@@ -13,11 +13,23 @@ use crate::{
     auth::Auth,
     clock,
     registry::Lease,
-    server::{self, Calls, Limits, Readiness, Wire},
+    server::{self, Calls, Limiter, Listener, Methods, Readiness, Wire},
+    telemetry,
 };
 
 /// After the drain: how long relays, pools and the like may take to close.
 const CLOSE: Duration = Duration::from_secs(4);
+
+/// How far a process that leaves has come, as its metrics say it.
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    /// Not ready, and still serving until others have seen it.
+    Leave,
+    /// No new calls; those under way finish.
+    Drain,
+    /// Databases close.
+    Close,
+}
 
 /// The two versions of server reflection that clients ask.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +74,9 @@ impl App {
         }
         let mut listening = JoinSet::new();
         listening.spawn(readiness.keep(self.draining.clone()));
+        if let Some(tls) = self.tls.take() {
+            listening.spawn(tls.keep(self.draining.clone()));
+        }
         listening.spawn(Arc::clone(&self.admin).serve(Wire::Http, admin));
         listening.spawn(Arc::clone(&self.listener).serve(wire, service));
         tracing::info!(listen = %self.address, "{} listens on {}", self.name, self.address);
@@ -83,12 +98,14 @@ impl App {
     async fn leave(self, mut tasks: JoinSet<anyhow::Result<()>>, lease: Lease) -> Ended {
         tracing::info!("leaving");
         self.draining.begin();
+        phase(Phase::Leave);
         lease.leave().await;
         tokio::time::sleep(self.config.propagation).await;
 
+        phase(Phase::Drain);
         self.listener.leave();
         self.tracker.close();
-        let drained = async {
+        let drained = Box::pin(async {
             self.listener.drained().await;
             self.tracker.wait().await;
             while let Some(ended) = tasks.join_next().await {
@@ -96,12 +113,13 @@ impl App {
                     tracing::warn!(error = format!("{error:#}"), "a task failed while leaving");
                 }
             }
-        };
-        let in_time = tokio::time::timeout(self.config.drain, drained).await.is_ok();
+        });
+        let in_time = in_time(&self.listener, self.config.drain, drained).await;
         if !in_time {
             let connections = self.listener.abort().await;
             tracing::warn!(connections, detached = self.tracker.len(), "cut what took too long");
         }
+        phase(Phase::Close);
         tasks.shutdown().await;
         let close = futures_util::future::join_all(self.closers.into_iter().map(|close| close()));
         let closed = tokio::time::timeout(CLOSE, close).await.is_ok();
@@ -141,18 +159,10 @@ impl App {
             reflection.add(self.descriptors, &names, &mut routes)?;
         }
         routes.add_service(server::health(names, readiness.ready()));
-        let longest = std::mem::take(&mut self.longest);
-        let mutations = if self.config.failpoints {
-            mutations(self.descriptors).context("the contract's descriptors are malformed")?
-        } else {
-            HashSet::new()
-        };
-        let calls = Calls::new(
-            routes.routes(),
-            auth,
-            Limits { longest: self.config.call_timeout, by_path: longest, mutations },
-            self.tracker.clone(),
-        );
+        let methods = Methods::of(self.descriptors, self.config.call_timeout, &self.overrides)
+            .context("the contract's descriptors are malformed")?;
+        let limiter = Limiter::new(&self.config.server);
+        let calls = Calls::new(routes.routes(), auth, methods, limiter, self.tracker.clone());
         Ok(BoxCloneSyncService::new(calls))
     }
 }
@@ -182,18 +192,28 @@ impl Reflection {
     }
 }
 
-/// The paths of the methods that change something: those whose request says which attempt it is.
-fn mutations(descriptors: &[u8]) -> Result<HashSet<String>, prost_reflect::DescriptorError> {
-    let pool = prost_reflect::DescriptorPool::decode(descriptors)?;
-    let methods = pool.services().flat_map(|service| service.methods().collect::<Vec<_>>());
-    let changes = |method: &prost_reflect::MethodDescriptor| {
-        let request = method.input();
-        ["request_id", "command"].iter().any(|name| request.get_field_by_name(name).is_some())
+/// Waits for the drain as long as it may take. Streams were told to end; those that did not
+/// listen end before everything does.
+async fn in_time(
+    listener: &Listener,
+    drain: Duration,
+    mut drained: Pin<Box<impl Future<Output = ()>>>,
+) -> bool {
+    let (told, rest) = (drain * 4 / 5, drain / 5);
+    if tokio::time::timeout(told, &mut drained).await.is_ok() {
+        return true;
+    }
+    listener.end_streams();
+    tokio::time::timeout(rest, drained).await.is_ok()
+}
+
+fn phase(phase: Phase) {
+    let number = match phase {
+        Phase::Leave => 1,
+        Phase::Drain => 2,
+        Phase::Close => 3,
     };
-    let path = |method: prost_reflect::MethodDescriptor| {
-        format!("/{}/{}", method.parent_service().full_name(), method.name())
-    };
-    Ok(methods.filter(changes).map(path).collect())
+    telemetry::metrics().drain_phase.set(number);
 }
 
 /// The first failure among the tasks; never, if they all end well.

@@ -15,6 +15,7 @@ use super::{
     Limit, Long,
     attempt::{Attempt, Said},
     callee::{self, Callee, Method, Places},
+    cancel,
     classify::End,
     endpoint::{SendError, Tried},
     kept::Kept,
@@ -94,9 +95,9 @@ pub(super) async fn call(callee: &Arc<Callee>, mut request: Request<Body>) -> Re
         Err(deadline::Late) => return watch.refused(&Failure::Deadline),
     };
     identify(request.headers_mut(), &ctx, callee);
-    let kept = if method.facts.unary && !long {
+    let (kept, held) = if method.facts.unary && !long {
         match deadline::within(ends, Kept::whole(request)).await {
-            Ok(Ok(kept)) => kept,
+            Ok(Ok(kept)) => (kept, None),
             Ok(Err(status)) => {
                 let code = status.code();
                 return watch.ended(status.into_http(), code);
@@ -104,11 +105,16 @@ pub(super) async fn call(callee: &Arc<Callee>, mut request: Request<Body>) -> Re
             Err(deadline::Late) => return watch.refused(&Failure::Deadline),
         }
     } else {
-        Kept::once(request)
+        let (request, held) = cancel::tie(request);
+        (Kept::once(request), Some(held))
     };
     let repeatable = method.facts.unary && method.facts.idempotent && ctx.attempt() <= 1;
     let call = Call { callee: Arc::clone(callee), method, ctx, ends, long, repeatable };
-    call.attempts(kept, watch, places).await
+    let response = call.attempts(kept, watch, places).await;
+    match held {
+        Some(held) => held.by(response),
+        None => response,
+    }
 }
 
 // === impl Call ===

@@ -11,11 +11,6 @@ use std::{
 use anyhow::Context as _;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
-    service::TowerToHyperService,
-};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -24,27 +19,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::body::Body;
 use tower::Service;
 
-use crate::telemetry;
+use super::{
+    connection::{self, Ended, Why},
+    link::Link,
+    settings::Settings,
+};
+use crate::{telemetry, tls};
 
-/// Connections beyond this many wait to be accepted.
-const CONNECTIONS: usize = 10_000;
-/// Calls at once on one connection (HTTP/2 streams).
-const STREAMS: u32 = 256;
-/// The headers of a request, in bytes.
-const HEADERS: u32 = 16 * 1_024;
-/// HTTP/1.1: what waits to be written to a client that reads slowly, in bytes; the head of a
-/// request fits in.
-const BUFFER: usize = 64 << 10;
-/// HTTP/2 pings: how often on an idle connection, and how long for the answer.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(5));
-/// How long a client may take to send the first bytes, and the head of a request.
-const HEAD: Duration = Duration::from_secs(10);
 /// After an error of `accept`, such as too many open files: how long to wait.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-
-/// The address of the client, in the extensions of every request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer(pub SocketAddr);
 
 /// What is spoken on a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,23 +42,38 @@ pub(crate) enum Wire {
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: TcpListener,
-    /// No new connections, no new requests; those that run may finish.
-    leave: CancellationToken,
-    /// Whatever still runs ends now.
-    abort: CancellationToken,
+    settings: Settings,
+    tls: Option<tls::Acceptor>,
+    phases: Phases,
     connections: TaskTracker,
+}
+
+/// How far the end of a listener has come; each phase begins once.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Phases {
+    /// No new connections, no new calls; those that run may finish.
+    pub(super) leave: CancellationToken,
+    /// Streams that are still open end now.
+    pub(super) streams: CancellationToken,
+    /// Whatever still runs ends now.
+    pub(super) abort: CancellationToken,
 }
 
 // === impl Listener ===
 
 impl Listener {
     /// Takes a socket into service. Serves from [`Listener::serve`] on.
-    pub(crate) fn new(socket: Bound) -> anyhow::Result<Self> {
+    pub(crate) fn new(
+        socket: Bound,
+        settings: Settings,
+        tls: Option<tls::Acceptor>,
+    ) -> anyhow::Result<Self> {
         socket.set_nonblocking(true).context("cannot prepare the listening socket")?;
         Ok(Self {
             socket: TcpListener::from_std(socket).context("cannot watch the listening socket")?,
-            leave: CancellationToken::new(),
-            abort: CancellationToken::new(),
+            settings,
+            tls,
+            phases: Phases::default(),
             connections: TaskTracker::new(),
         })
     }
@@ -89,8 +87,8 @@ impl Listener {
             + 'static,
         S::Future: Send,
     {
-        let room = Arc::new(Semaphore::new(CONNECTIONS));
-        let mut backoff = BACKOFF.0;
+        let room = Arc::new(Semaphore::new(self.settings.connections_max));
+        let mut backoff = Backoff::default();
         loop {
             let accepted = async {
                 let permit = Arc::clone(&room).acquire_owned().await;
@@ -100,12 +98,12 @@ impl Listener {
             };
             let accepted = tokio::select! {
                 biased;
-                () = self.leave.cancelled() => return,
+                () = self.phases.leave.cancelled() => return,
                 accepted = accepted => accepted,
             };
             match accepted {
                 Ok((stream, peer, permit)) => {
-                    backoff = BACKOFF.0;
+                    backoff = Backoff::default();
                     let connection =
                         Arc::clone(&self).connection(wire, stream, peer, service.clone(), permit);
                     #[expect(clippy::disallowed_methods, reason = "the drain tracks connections")]
@@ -113,8 +111,10 @@ impl Listener {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(backoff).await;
-                    backoff = (backoff * 2).min(BACKOFF.1);
+                    tokio::select! {
+                        () = self.phases.leave.cancelled() => return,
+                        () = tokio::time::sleep(backoff.next()) => {}
+                    }
                 }
             }
         }
@@ -122,7 +122,7 @@ impl Listener {
 
     /// Takes no new connections and tells the clients of open ones to go (GOAWAY).
     pub(crate) fn leave(&self) {
-        self.leave.cancel();
+        self.phases.leave.cancel();
         self.connections.close();
     }
 
@@ -131,10 +131,15 @@ impl Listener {
         self.connections.wait().await;
     }
 
+    /// Ends the streams that did not end when they were told to.
+    pub(crate) fn end_streams(&self) {
+        self.phases.streams.cancel();
+    }
+
     /// Ends what still runs. Says how many connections were cut.
     pub(crate) async fn abort(&self) -> usize {
         let cut = self.connections.len();
-        self.abort.cancel();
+        self.phases.abort.cancel();
         self.connections.wait().await;
         cut
     }
@@ -153,57 +158,103 @@ impl Listener {
             + 'static,
         S::Future: Send,
     {
-        telemetry::metrics().connections.inc();
+        let _counted = Counted::begin();
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        let service =
-            tower::util::MapRequest::new(service, move |mut request: Request<Incoming>| {
-                request.extensions_mut().insert(Peer(peer));
-                request
-            });
-        let builder = builder(wire);
-        let connection =
-            builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-        tokio::pin!(connection);
         let ended = tokio::select! {
             biased;
-            () = self.abort.cancelled() => Ok(()),
-            ended = connection.as_mut() => ended,
-            () = self.leave.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    biased;
-                    () = self.abort.cancelled() => Ok(()),
-                    ended = connection => ended,
-                }
-            }
+            () = self.phases.abort.cancelled() => return,
+            ended = self.serve_one(wire, stream, peer, service) => ended,
         };
-        if let Err(error) = ended {
-            tracing::debug!(%peer, error, "a connection ended early");
+        match ended {
+            Ended::Finished => {}
+            Ended::Failed(error) => tracing::debug!(%peer, error, "a connection ended early"),
+            Ended::Cut(why) => tracing::debug!(%peer, ?why, "a connection was cut"),
         }
+    }
+}
+
+impl Listener {
+    /// Serves one connection, over TLS where there are certificates.
+    async fn serve_one<S>(
+        &self,
+        wire: Wire,
+        stream: TcpStream,
+        peer: SocketAddr,
+        service: S,
+    ) -> Ended
+    where
+        S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
+            + Clone
+            + Send
+            + 'static,
+        S::Future: Send,
+    {
+        let Self { settings, phases, .. } = self;
+        let Some(tls) = &self.tls else {
+            let link = Arc::new(Link::new(peer, wire, None, phases));
+            return connection::serve(stream, link, settings, phases, service).await;
+        };
+        let shaken = tokio::time::timeout(settings.handshake_timeout, tls.accept(stream, wire));
+        let (stream, shown) = tokio::select! {
+            biased;
+            // Nothing was asked yet: nothing is lost.
+            () = phases.leave.cancelled() => return Ended::Cut(Why::Leaving),
+            shaken = shaken => match shaken {
+                Ok(Ok(shaken)) => shaken,
+                Ok(Err(error)) => return Ended::Failed(error.to_string()),
+                Err(_late) => return Ended::Cut(Why::Silent),
+            },
+        };
+        let link = Arc::new(Link::new(peer, wire, shown, phases));
+        connection::serve(stream, link, settings, phases, service).await
+    }
+}
+
+/// How long to wait after the errors of `accept` that came in a row.
+#[derive(Debug)]
+struct Backoff(Duration);
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self(BACKOFF.0)
+    }
+}
+
+impl Backoff {
+    fn next(&mut self) -> Duration {
+        let now = self.0;
+        self.0 = (self.0 * 2).min(BACKOFF.1);
+        now
+    }
+}
+
+/// A connection in the metrics, for as long as it lasts.
+#[derive(Debug)]
+struct Counted;
+
+impl Counted {
+    fn begin() -> Self {
+        telemetry::metrics().connections.inc();
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
         telemetry::metrics().connections.dec();
     }
 }
 
-fn builder(wire: Wire) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
-        .max_header_list_size(HEADERS)
-        .keep_alive_interval(KEEPALIVE.0)
-        .keep_alive_timeout(KEEPALIVE.1);
-    // A client that closes its side has gone: a stream that waits for news ends there and then.
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .half_close(false)
-        .max_buf_size(BUFFER);
-    match wire {
-        Wire::Http2 => builder.http2_only(),
-        Wire::Http => builder,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_accept_back_off_from_10_ms_to_1_s() {
+        let mut backoff = Backoff::default();
+        let waits: Vec<u128> = (0..9).map(|_| backoff.next().as_millis()).collect();
+        assert_eq!(waits, [10, 20, 40, 80, 160, 320, 640, 1_000, 1_000]);
     }
 }

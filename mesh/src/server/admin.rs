@@ -1,4 +1,4 @@
-//! The admin port: `/health`, `/ready`, `/metrics`, in debug builds failpoints. Last to close.
+//! The admin port: `/health`, `/ready`, `/metrics`, `/upstreams`, in debug builds failpoints. Last to close.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,6 +12,7 @@ use futures_util::future::{BoxFuture, join_all};
 use serde_json::json;
 use tokio::{sync::watch, time::Instant};
 
+use super::upstreams::upstreams;
 use crate::{app::Draining, clock, telemetry};
 
 /// How long a check may take before it counts as failed.
@@ -139,4 +140,5 @@ pub(crate) fn admin(missing: watch::Receiver<Vec<String>>, started: Instant) -> 
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
+        .route("/upstreams", get(upstreams))
 }

@@ -1,43 +1,58 @@
 //! The answer on its way out: in the scope of its call, under its deadline, counted at its end.
 
 use std::{
+    panic::AssertUnwindSafe,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Response};
 use http_body::Frame;
-use tokio::time::{Instant, Sleep};
-use tokio_util::sync::DropGuard;
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, Sleep},
+};
+use tokio_util::sync::{DropGuard, WaitForCancellationFutureOwned};
 use tonic::{Code, Status, body::Body};
 
+use super::methods::Method;
 use crate::{
     clock,
     ctx::Ctx,
     marks,
     status::{self, Failure},
-    telemetry::{self, Call, names},
+    telemetry::{self, Refusal},
 };
+
+/// The largest message that is sent, in bytes; tonic reads none that is larger.
+const MESSAGE_MAX: usize = 4 << 20;
+/// What stands before a message: whether it is compressed, and its length.
+const MESSAGE_HEAD: usize = 5;
 
 /// What is known of a call until its last frame. Dropped before that, the caller has gone:
 /// the call counts as `CANCELLED`, and whatever it spawned is cancelled.
 #[derive(Debug)]
 pub(super) struct Watch {
-    path: String,
+    method: Arc<Method>,
     started: Instant,
     ctx: Ctx,
     recorded: bool,
+    place: Option<Arc<OwnedSemaphorePermit>>,
     _cancels: DropGuard,
 }
 
 pin_project_lite::pin_project! {
-    /// The body of an answer. At the deadline it ends with the trailers of `DEADLINE_EXCEEDED`.
+    /// The body of an answer. At the deadline it ends with the trailers of `DEADLINE_EXCEEDED`,
+    /// and a stream with those of `DRAINING` when the process can wait no longer.
     pub(super) struct Answer {
         #[pin]
         inner: Body,
         #[pin]
         late: Sleep,
+        #[pin]
+        cut: Option<WaitForCancellationFutureOwned>,
         watch: Option<Watch>,
     }
 }
@@ -45,32 +60,47 @@ pin_project_lite::pin_project! {
 // === impl Watch ===
 
 impl Watch {
-    pub(super) fn new(path: &str, started: Instant, ctx: Ctx, cancels: DropGuard) -> Self {
+    pub(super) fn new(method: Arc<Method>, started: Instant, ctx: Ctx, cancels: DropGuard) -> Self {
         telemetry::metrics().in_flight.inc();
-        Self { path: path.to_owned(), started, ctx, recorded: false, _cancels: cancels }
+        Self { method, started, ctx, recorded: false, place: None, _cancels: cancels }
     }
 
-    pub(super) fn ctx(&self) -> Ctx {
-        self.ctx.clone()
+    pub(super) fn response(
+        mut self,
+        mut response: Response<Body>,
+        ends: Instant,
+    ) -> Response<Body> {
+        self.place = response.extensions_mut().remove();
+        marks::sign(&self.ctx, response.headers_mut());
+        let Some(code) = marks::code(response.headers()) else {
+            return response.map(|body| Body::new(Answer::new(body, ends, self)));
+        };
+        // Trailers-only: there is no body to watch.
+        self.record(code);
+        response
     }
 
-    pub(super) fn record(mut self, code: Code) {
+    pub(super) fn failed(self, failure: &Failure) -> Response<Body> {
+        let status = self.ctx.sync_scope(|| status::refused(failure));
+        if let Some(why) = why(failure) {
+            telemetry::metrics().shed.get_or_create(&Refusal { why }).inc();
+        }
+        let mut response = status.clone().into_http();
+        marks::sign(&self.ctx, response.headers_mut());
+        self.record(status.code());
+        response
+    }
+
+    fn record(mut self, code: Code) {
         self.count(code);
     }
 
     fn count(&mut self, code: Code) {
         self.recorded = true;
+        self.ctx.let_go();
         let took = clock::instant().saturating_duration_since(self.started);
-        let rpc_method = if code == Code::Unimplemented {
-            // Whatever a client makes up must not make a series of its own.
-            names::OTHER.to_owned()
-        } else {
-            self.path.trim_start_matches('/').to_owned()
-        };
-        let labels = Call { rpc_method, rpc_response_status_code: telemetry::code(code) };
-        let metrics = telemetry::metrics();
-        metrics.server_calls.get_or_create(&labels).observe(took.as_secs_f64());
-        metrics.in_flight.dec();
+        self.method.record(code, took);
+        telemetry::metrics().in_flight.dec();
     }
 }
 
@@ -85,8 +115,9 @@ impl Drop for Watch {
 // === impl Answer ===
 
 impl Answer {
-    pub(super) fn new(inner: Body, ends: Instant, watch: Watch) -> Self {
-        Self { inner, late: tokio::time::sleep_until(ends), watch: Some(watch) }
+    fn new(inner: Body, ends: Instant, watch: Watch) -> Self {
+        let cut = watch.method.streaming.then(|| watch.ctx.cut());
+        Self { inner, late: tokio::time::sleep_until(ends), cut, watch: Some(watch) }
     }
 }
 
@@ -98,32 +129,33 @@ impl http_body::Body for Answer {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = self.project();
+        let mut this = self.project();
         let Some(watch) = this.watch.as_ref() else { return Poll::Ready(None) };
-        let ctx = watch.ctx();
         if this.late.poll(cx).is_ready() {
-            let status = ctx.sync_scope(|| status::of(&Failure::Deadline));
-            if let Some(watch) = this.watch.take() {
-                watch.record(status.code());
+            return ends(this.watch, &Failure::Deadline);
+        }
+        let inner = this.inner;
+        let polled = AssertUnwindSafe(|| watch.ctx.sync_scope(|| inner.poll_frame(cx)));
+        let Ok(polled) = std::panic::catch_unwind(polled) else {
+            let failure = Failure::Panic(watch.method.name.clone());
+            return ends(this.watch, &failure);
+        };
+        let Poll::Ready(mut frame) = polled else {
+            // The token of a stream that is being read is cancelled by the drain alone.
+            let cut = this.cut.as_mut().as_pin_mut().is_some_and(|cut| cut.poll(cx).is_ready());
+            return if cut { ends(this.watch, &Failure::Draining) } else { Poll::Pending };
+        };
+        let code = match &mut frame {
+            Some(Ok(frame)) => {
+                if let Some(size) = frame.data_ref().and_then(too_large) {
+                    return ends(this.watch, &Failure::TooLarge(size));
+                }
+                frame.trailers_mut().and_then(|trailers| {
+                    marks::strip(trailers);
+                    marks::sign(&watch.ctx, trailers);
+                    marks::code(trailers)
+                })
             }
-            let mut trailers = HeaderMap::new();
-            return Poll::Ready(Some(status.add_header(&mut trailers).map(|()| {
-                marks::sign(&ctx, &mut trailers);
-                Frame::trailers(trailers)
-            })));
-        }
-        let mut frame = std::task::ready!(ctx.sync_scope(|| this.inner.poll_frame(cx)));
-        if let Some(Ok(frame)) = &mut frame
-            && let Some(trailers) = frame.trailers_mut()
-        {
-            marks::strip(trailers);
-            marks::sign(&ctx, trailers);
-        }
-        let code = match &frame {
-            Some(Ok(frame)) => frame
-                .trailers_ref()
-                .and_then(|trailers| trailers.get("grpc-status"))
-                .map(|code| Code::from_bytes(code.as_bytes())),
             Some(Err(status)) => Some(status.code()),
             None => Some(Code::Unknown),
         };
@@ -137,5 +169,61 @@ impl http_body::Body for Answer {
 
     fn is_end_stream(&self) -> bool {
         self.watch.is_none()
+    }
+}
+
+/// Ends an answer with the trailers of a failure.
+fn ends(
+    watch: &mut Option<Watch>,
+    failure: &Failure,
+) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    let Some(watch) = watch.take() else { return Poll::Ready(None) };
+    let status = watch.ctx.sync_scope(|| status::of(failure));
+    let mut trailers = HeaderMap::new();
+    let added = status.add_header(&mut trailers);
+    marks::sign(&watch.ctx, &mut trailers);
+    watch.record(status.code());
+    Poll::Ready(Some(added.map(|()| Frame::trailers(trailers))))
+}
+
+/// The size of a message in these bytes that is larger than a message may be. tonic hands on
+/// whole messages: only bytes that are more than that can hold one.
+fn too_large(bytes: &Bytes) -> Option<usize> {
+    if bytes.len() <= MESSAGE_MAX {
+        return None;
+    }
+    let mut rest: &[u8] = bytes;
+    while let Some((head, after)) = rest.split_at_checked(MESSAGE_HEAD) {
+        let size = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        if size > MESSAGE_MAX {
+            return Some(size);
+        }
+        rest = after.get(size..)?;
+    }
+    None
+}
+
+/// What of a refusal is counted, and as what.
+fn why(failure: &Failure) -> Option<&'static str> {
+    match failure {
+        Failure::Budget { .. } => Some("budget"),
+        Failure::Shed(_) => Some("load"),
+        Failure::Bulkhead(_) => Some("bulkhead"),
+        Failure::Deadline
+        | Failure::Timeout(_)
+        | Failure::Full(_)
+        | Failure::Throttled(_)
+        | Failure::CircuitOpen { .. }
+        | Failure::Down(_)
+        | Failure::Broken(_)
+        | Failure::Panic(_)
+        | Failure::Duty(_)
+        | Failure::Denied(_)
+        | Failure::Token(_)
+        | Failure::Draining
+        | Failure::TooLarge(_)
+        | Failure::Certificate(_)
+        | Failure::UnknownService(_) => None,
     }
 }

@@ -1,7 +1,6 @@
 //! One call, from its head to the head of its answer.
 
 use std::{
-    collections::{HashMap, HashSet},
     convert::Infallible,
     future::Future,
     panic::AssertUnwindSafe,
@@ -19,13 +18,19 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Code, body::Body, service::Routes};
 use tower::{Service, ServiceExt as _};
 
-use super::answer::{Answer, Watch};
+use super::{
+    answer::Watch,
+    limit::{Limiter, Permit, Shed},
+    link::Link,
+    methods::{Method, Methods},
+};
 use crate::{
     auth::Auth,
     busy, clock,
-    ctx::{Ctx, Trace},
+    ctx::{Criticality, Ctx, Inbound, Trace},
     deadline, failpoint, marks,
     status::Failure,
+    tls,
 };
 
 /// How much earlier than its deadline a call is answered: a plain gRPC client then hears our
@@ -40,50 +45,66 @@ pub(crate) struct Calls(Arc<Inner>);
 struct Inner {
     routes: Routes,
     auth: Auth,
-    limits: Limits,
+    methods: Methods,
+    limiter: Arc<Limiter>,
     tracker: TaskTracker,
 }
 
-/// What is special about methods, by their paths.
-#[derive(Debug)]
-pub(crate) struct Limits {
-    /// The longest that a call may take.
-    pub(crate) longest: Duration,
-    /// Methods that may take longer, or less long.
-    pub(crate) by_path: HashMap<&'static str, Duration>,
-    /// Methods after which the process may be told to die.
-    pub(crate) mutations: HashSet<String>,
+/// A call that is being served.
+struct Served<'c> {
+    path: &'c str,
+    method: &'c Method,
+    ctx: &'c Ctx,
+    link: Option<&'c Link>,
+    /// When it is late.
+    ends: Instant,
 }
 
 // === impl Calls ===
 
 impl Calls {
-    pub(crate) fn new(routes: Routes, auth: Auth, limits: Limits, tracker: TaskTracker) -> Self {
-        Self(Arc::new(Inner { routes: routes.prepare(), auth, limits, tracker }))
+    pub(crate) fn new(
+        routes: Routes,
+        auth: Auth,
+        methods: Methods,
+        limiter: Arc<Limiter>,
+        tracker: TaskTracker,
+    ) -> Self {
+        Self(Arc::new(Inner { routes: routes.prepare(), auth, methods, limiter, tracker }))
     }
 
     /// Never fails: what goes wrong is a failing status.
-    async fn call<B>(self, request: Request<B>) -> Response<Body>
+    async fn call<B>(self, mut request: Request<B>) -> Response<Body>
     where
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let started = clock::instant();
+        let link = request.extensions_mut().remove::<Arc<Link>>();
         let path = request.uri().path().to_owned();
-        let trace = trace(request.headers());
-        let Limits { longest, by_path, .. } = &self.0.limits;
-        let longest = by_path.get(path.as_str()).copied().unwrap_or(*longest);
+        let method = Arc::clone(self.0.methods.at(&path));
         let timeout = timeout(request.headers());
-        let ends = started + timeout.unwrap_or(None).map_or(longest, |asked| asked.min(longest));
-        let cancelled = CancellationToken::new();
+        let ends = started
+            + timeout.unwrap_or(None).map_or(method.longest, |asked| asked.min(method.longest));
+        let cancelled = match &link {
+            // The drain ends streams by it.
+            Some(link) if method.streaming => link.streams.child_token(),
+            Some(_) | None => CancellationToken::new(),
+        };
         let guard = cancelled.clone().drop_guard();
-        let ctx = Ctx::new(ends, trace, self.0.tracker.clone(), cancelled)
-            .attempted(marks::attempt(request.headers()));
-        let watch = Watch::new(&path, started, ctx.clone(), guard);
+        let inbound = inbound(request.headers(), link.as_deref());
+        let trace = trace(request.headers());
+        let ctx = Ctx::served(ends, trace, self.0.tracker.clone(), cancelled, inbound);
+        let watch = Watch::new(Arc::clone(&method), started, ctx.clone(), guard);
 
         let answer = match timeout {
             Err(malformed) => Err(Failure::from(malformed)),
-            Ok(_) => self.handle(&ctx, &path, early(ends), request).await,
+            Ok(_) => {
+                let ends = early(ends);
+                let link = link.as_deref();
+                let served = Served { path: &path, method: &method, ctx: &ctx, link, ends };
+                self.serve(&served, started, request).await
+            }
         };
         match answer {
             Ok(response) => watch.response(response, early(ends)),
@@ -91,41 +112,115 @@ impl Calls {
         }
     }
 
-    async fn handle<B>(
+    /// From the outside in: time enough, a place, the handler and what stands before it.
+    async fn serve<B>(
         &self,
-        ctx: &Ctx,
-        path: &str,
-        ends: Instant,
+        call: &Served<'_>,
+        started: Instant,
         request: Request<B>,
     ) -> Result<Response<Body>, Failure>
     where
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let (method, ends) = (call.method, call.ends);
+        // Expired work must not take a place from work that has a chance.
+        let (left, needs) = (ends.saturating_duration_since(started), method.needs(started));
+        if !method.exempt && left < needs {
+            let (left_ms, needs_ms) = (left.as_millis(), needs.as_millis());
+            return Err(Failure::Budget { method: method.name.clone(), left_ms, needs_ms });
+        }
+        call.ctx.hold(self.place(call).await?);
+        let begun = clock::instant();
+        let response = self.handle(call, request).await;
+        let late = matches!(response, Err(Failure::Deadline));
+        let tells = !method.streaming && call.ctx.only_worked();
+        if tells && (late || response.as_ref().is_ok_and(is_ok)) {
+            let now = clock::instant();
+            method.took(now, now.saturating_duration_since(begun));
+            call.ctx.sample();
+        }
+        response
+    }
+
+    async fn place(&self, call: &Served<'_>) -> Result<Option<Permit>, Failure> {
+        let limiter = &self.0.limiter;
+        let permit = match call.method {
+            method if method.exempt => return Ok(None),
+            method if method.streaming => limiter.stream(),
+            _ => limiter.call(call.ctx.criticality(), call.ends).await,
+        };
+        match permit {
+            Ok(permit) => Ok(Some(permit)),
+            Err(Shed { pushback }) => Err(Failure::Shed(pushback)),
+        }
+    }
+
+    async fn handle<B>(
+        &self,
+        call: &Served<'_>,
+        request: Request<B>,
+    ) -> Result<Response<Body>, Failure>
+    where
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let Served { path, method, ctx, .. } = *call;
         let handled = ctx.scope(async {
             self.0.auth.admit(ctx, path, request.headers()).await?;
+            call.shows_its_own()?;
+            let bulkhead = method.bulkhead.clone().map(|places| places.try_acquire_owned());
+            let Ok(place) = bulkhead.transpose() else {
+                return Err(Failure::Bulkhead(method.name.clone()));
+            };
             let response = self.0.routes.clone().oneshot(request.map(Body::new)).await;
-            Ok::<_, Failure>(response.unwrap_or_else(|never: Infallible| match never {}))
+            let response = response.unwrap_or_else(|never: Infallible| match never {});
+            Ok((response, place))
         });
-        let handled = AssertUnwindSafe(handled).catch_unwind();
-        let mut response = match deadline::within(ends, handled).await {
+        let handled = deadline::within(call.ends, AssertUnwindSafe(handled).catch_unwind());
+        let handled = match call.link {
+            Some(link) if method.streaming => tokio::select! {
+                biased;
+                () = link.streams.cancelled() => return Err(Failure::Draining),
+                handled = handled => handled,
+            },
+            Some(_) | None => handled.await,
+        };
+        let (mut response, place) = match handled {
             Err(deadline::Late) => return Err(Failure::Deadline),
             Ok(Err(_panic)) => return Err(Failure::Panic(path.to_owned())),
             Ok(Ok(answer)) => answer?,
         };
         // What a child call said of itself is not said of this one.
         marks::strip(response.headers_mut());
-        let ok = response
-            .headers()
-            .get("grpc-status")
-            .is_none_or(|code| Code::from_bytes(code.as_bytes()) == Code::Ok);
-        if ok && ctx.owes_duty() {
-            return Err(Failure::Duty(path.to_owned()));
+        if let Some(place) = place {
+            response.extensions_mut().insert(Arc::new(place));
         }
-        if ok && self.0.limits.mutations.contains(path) {
-            failpoint::hit("after_commit_before_answer");
+        if is_ok(&response) {
+            if ctx.owes_duty() {
+                return Err(Failure::Duty(path.to_owned()));
+            }
+            if method.mutation {
+                failpoint::hit("after_commit_before_answer");
+            }
         }
         Ok(response)
+    }
+}
+
+// === impl Served ===
+
+impl Served<'_> {
+    /// Whether a service that shows a certificate is the one that its token names.
+    fn shows_its_own(&self) -> Result<(), Failure> {
+        let certificate = self.link.and_then(|link| link.certificate.as_ref());
+        let service = self.ctx.caller().and_then(|caller| caller.service());
+        match (certificate, service) {
+            (Some(certificate), Some(name)) if !tls::is_of(certificate, name) => {
+                Err(Failure::Certificate(name.to_owned()))
+            }
+            (Some(_) | None, Some(_) | None) => Ok(()),
+        }
     }
 }
 
@@ -144,35 +239,27 @@ impl Service<Request<Incoming>> for Calls {
     }
 }
 
-impl Watch {
-    fn response(self, mut response: Response<Body>, ends: Instant) -> Response<Body> {
-        marks::sign(&self.ctx(), response.headers_mut());
-        match response.headers().get("grpc-status") {
-            // Trailers-only: there is no body to watch.
-            Some(code) => {
-                self.record(Code::from_bytes(code.as_bytes()));
-                response
-            }
-            None => response.map(|body| Body::new(Answer::new(body, ends, self))),
-        }
-    }
-
-    fn failed(self, failure: &Failure) -> Response<Body> {
-        let status = self.ctx().sync_scope(|| crate::status::of(failure));
-        let ctx = self.ctx();
-        self.record(status.code());
-        let mut response = status.into_http();
-        marks::sign(&ctx, response.headers_mut());
-        response
-    }
+/// Whether an answer did not fail, as far as its head says.
+fn is_ok(response: &Response<Body>) -> bool {
+    let code = response.headers().get("grpc-status");
+    code.is_none_or(|code| Code::from_bytes(code.as_bytes()) == Code::Ok)
 }
 
 fn trace(headers: &HeaderMap) -> Trace {
-    headers
-        .get("traceparent")
-        .and_then(|value| value.to_str().ok())
-        .and_then(Trace::parse)
-        .unwrap_or_default()
+    text(headers, "traceparent").and_then(Trace::parse).unwrap_or_default()
+}
+
+fn inbound(headers: &HeaderMap, link: Option<&Link>) -> Inbound {
+    let criticality = text(headers, Criticality::HEADER).and_then(Criticality::parse);
+    Inbound {
+        attempt: marks::attempt(headers),
+        criticality: criticality.unwrap_or_default(),
+        draining: link.map(|link| link.leave.clone()).unwrap_or_default(),
+    }
+}
+
+fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name)?.to_str().ok()
 }
 
 fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, deadline::Malformed> {

@@ -26,6 +26,12 @@ pub const CONNECTIONS: &str = "mesh_connections";
 pub const REGISTERED: &str = "mesh_registry_registered";
 /// Gauge of for how long the registry has said nothing of a service, beyond what it may be silent.
 pub const REGISTRY_STALE: &str = "mesh_registry_stale_seconds";
+/// Counter of calls that were refused before their handlers ran; the encoder appends `_total`.
+pub const SHED: &str = "mesh_server_refused";
+/// Gauge of calls that are served at once, as the limiter has it.
+pub const LIMIT: &str = "mesh_limit";
+/// Gauge of how far a process that leaves has come: 0 serves, 1 leaves, 2 drains, 3 closes.
+pub const DRAIN_PHASE: &str = "mesh_drain_phase";
 /// The method label of a call to a method that does not exist.
 pub const OTHER: &str = "_OTHER";
 /// Counter of commits that reached the disk.
