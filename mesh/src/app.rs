@@ -25,6 +25,7 @@ use tower::{Service, util::BoxCloneSyncService};
 use crate::{
     Channel,
     auth::{Auth, Keys, Rules, SignIn},
+    clean_up,
     config::{Bound, Config},
     registry::{Address, Registry},
     server::{self, Listener},
@@ -242,7 +243,8 @@ impl App {
         self
     }
 
-    /// Ready only while this database answers; closed as the last thing.
+    /// Ready only while this database answers; closed as the last thing. What is too old in it to
+    /// be asked for is deleted meanwhile.
     #[must_use]
     pub fn store(mut self, store: &store::Store) -> Self {
         telemetry::watch(store);
@@ -260,7 +262,8 @@ impl App {
                 }
             })
         }));
-        self
+        let old = store.clone();
+        self.task("clean_up", move |draining| clean_up::keep(old, draining))
     }
 
     /// Ready only while `check` says so; its error names what is missing.

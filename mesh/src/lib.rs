@@ -29,6 +29,7 @@ pub mod consume;
 pub mod barrier;
 pub mod saga;
 pub mod operator;
+mod clean_up;
 pub mod failpoint;
 pub mod money;
 pub mod resource;
