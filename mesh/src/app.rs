@@ -101,6 +101,10 @@ impl App {
         descriptors: &'static [u8],
         mut config: Config,
     ) -> anyhow::Result<Self> {
+        #[cfg(debug_assertions)]
+        if let Some(bug) = config.seeded_bug {
+            bug.seed();
+        }
         let registry = Registry::parse(&config.registry).context("--registry is wrong")?;
         let bound = match config.bound.take() {
             Some(bound) => {

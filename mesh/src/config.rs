@@ -69,6 +69,11 @@ pub struct Config {
     #[arg(long = "failpoints", env = "MESH_FAILPOINTS")]
     pub failpoints: bool,
 
+    /// Debug builds only: a mistake that this process makes on purpose, to see who finds it.
+    #[cfg(debug_assertions)]
+    #[arg(long = "seeded-bug", env = "MESH_SEEDED_BUG", value_enum)]
+    pub seeded_bug: Option<crate::bug::Bug>,
+
     /// Sockets that are open already: how a test knows every port before it starts a process.
     #[arg(skip)]
     pub bound: Option<Arc<Bound>>,
@@ -159,6 +164,8 @@ impl Config {
             call_timeout: Duration::from_secs(10),
             allow_plaintext: false,
             failpoints: false,
+            #[cfg(debug_assertions)]
+            seeded_bug: None,
             bound: Some(Arc::new(bound)),
         }
     }

@@ -31,6 +31,7 @@ pub mod saga;
 pub mod operator;
 mod clean_up;
 pub mod failpoint;
+pub mod bug;
 pub mod money;
 pub mod resource;
 pub mod page;

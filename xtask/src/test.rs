@@ -11,14 +11,19 @@ use crate::cargo::{self, cargo, check};
 use crate::os::Pid;
 use crate::report::Tally;
 use crate::site::{self, Site};
-use crate::{check as checks, clock, kills, os, postgres, say, smoke, tools};
+use crate::{
+    check as checks, clock,
+    kills::{self, Story},
+    os, postgres, say, smoke, tools,
+};
 
 xflags::xflags! {
     /// Runs every check and every test; CI calls this and nothing else.
     ///
     /// In turn: tidy, format, the contract, dependencies, clippy, a build of everything, rustdoc, the tests,
     /// the tests against PostgreSQL, a mesh started and used the way the README says, and one whose processes
-    /// are killed one after the other, on both databases. It fetches what it needs beyond Rust (see `cargo xtask tools`); what cannot be had is left out and listed at the end,
+    /// are killed one after the other, on both databases, on PostgreSQL with two of every service; and one that makes a
+    /// mistake on purpose, which the checker has to find. It fetches what it needs beyond Rust (see `cargo xtask tools`); what cannot be had is left out and listed at the end,
     /// and with CI=true that is a failure. Each stage prints its time; target/report.json keeps them.
     ///
     ///   cargo xtask test --quick       Rust alone: nothing is fetched, no component is started
@@ -67,12 +72,14 @@ pub(crate) fn run(flags: &Test) -> Result<ExitCode> {
         let good =
             tally.stage("a mesh as the README says", || smoke::run(&scratch, &me, flags.quick));
         if good && !flags.quick {
-            let killed = tally
-                .stage("every process killed, on SQLite", || kills::tally(&scratch, &me, false));
-            let killed = killed
-                && tally.stage("every process killed, on PostgreSQL", || {
-                    kills::tally(&scratch, &me, true)
-                });
+            let stages = [
+                ("every process killed, on SQLite", Story::SQLITE),
+                ("every process killed, two of each, on PostgreSQL", Story::REPLICAS),
+                ("a mistake made on purpose is found", Story::BROKEN),
+            ];
+            let killed = stages
+                .into_iter()
+                .all(|(name, story)| tally.stage(name, || kills::tally(&scratch, &me, story)));
             if !killed {
                 keep(&scratch)?;
             }
@@ -207,7 +214,8 @@ pub(crate) fn scratch(root: &Path) -> Result<Site> {
     let shifts = (11_000..=site::SHIFT_MAX - 400).step_by(450);
     let free = |shift: &u16| {
         let ports = crate::processes::TABLE.iter().flat_map(|it| [it.port, it.admin]);
-        ports.into_iter().all(|port| os::port_free(port + shift))
+        // The second replica of each, too.
+        ports.into_iter().all(|port| [0, 100].iter().all(|up| os::port_free(port + shift + up)))
     };
     let shift = shifts
         .into_iter()
