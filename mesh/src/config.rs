@@ -65,6 +65,11 @@ pub struct Config {
     #[arg(long = "allow-plaintext", env = "MESH_ALLOW_PLAINTEXT")]
     pub allow_plaintext: bool,
 
+    /// Whether this process gives events their positions and takes in those of others. Off in a
+    /// replica that is to answer calls alone; one of each service has to have it on.
+    #[arg(long = "delivery", env = "MESH_DELIVERY", value_enum, default_value = "on")]
+    pub delivery: Delivery,
+
     /// Debug builds only: lets the admin port arm places at which this process kills itself.
     #[arg(long = "failpoints", env = "MESH_FAILPOINTS")]
     pub failpoints: bool,
@@ -95,6 +100,15 @@ pub enum Flavour {
     Current,
     /// One thread per core.
     Multi,
+}
+
+/// Whether a process carries events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Delivery {
+    /// It does, unless another replica is at it.
+    On,
+    /// It leaves that to other replicas.
+    Off,
 }
 
 /// Listening sockets that were opened before the process knew of them.
@@ -163,6 +177,7 @@ impl Config {
             drain: Duration::from_secs(5),
             call_timeout: Duration::from_secs(10),
             allow_plaintext: false,
+            delivery: Delivery::On,
             failpoints: false,
             #[cfg(debug_assertions)]
             seeded_bug: None,

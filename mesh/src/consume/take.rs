@@ -41,8 +41,9 @@ pub(super) enum Undone {
 #[derive(Debug)]
 pub(super) struct Lost;
 
-/// Events that share a transaction while all goes well.
-const TOGETHER: usize = 64;
+/// Events that share a transaction while all goes well: all that one message brings, since a commit
+/// costs as much as the effects of a hundred.
+const TOGETHER: usize = crate::log::BATCH;
 
 /// How long one transaction may take.
 const LONGEST: Duration = Duration::from_secs(30);
