@@ -22,7 +22,7 @@ xflags::xflags! {
     ///
     /// In turn: tidy, format, the contract, dependencies, clippy, a build of everything, rustdoc, the tests,
     /// the tests against PostgreSQL, a mesh started and used the way the README says, and one whose processes
-    /// are killed one after the other, on both databases, on PostgreSQL with two of every service; and one that makes a
+    /// are killed one after the other, on both databases; and one that makes a
     /// mistake on purpose, which the checker has to find. It fetches what it needs beyond Rust (see `cargo xtask tools`); what cannot be had is left out and listed at the end,
     /// and with CI=true that is a failure. Each stage prints its time; target/report.json keeps them.
     ///
@@ -74,7 +74,7 @@ pub(crate) fn run(flags: &Test) -> Result<ExitCode> {
         if good && !flags.quick {
             let stages = [
                 ("every process killed, on SQLite", Story::SQLITE),
-                ("every process killed, two of each, on PostgreSQL", Story::REPLICAS),
+                ("every process killed, on PostgreSQL", Story::POSTGRES),
                 ("a mistake made on purpose is found", Story::BROKEN),
             ];
             let killed = stages
