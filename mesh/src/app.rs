@@ -26,6 +26,7 @@ use tower::{Service, util::BoxCloneSyncService};
 use crate::{
     Channel,
     auth::{Auth, Keys, Rules, SignIn},
+    clean_up,
     client::Methods,
     config::{Bound, Config},
     registry::{Address, Registry, Snapshot},
@@ -105,6 +106,10 @@ impl App {
         descriptors: &'static [u8],
         mut config: Config,
     ) -> anyhow::Result<Self> {
+        #[cfg(debug_assertions)]
+        if let Some(bug) = config.seeded_bug {
+            bug.seed();
+        }
         let methods =
             Methods::of(descriptors).context("the contract's descriptors are malformed")?;
         let registry = known::registry(&config)?;
@@ -268,7 +273,8 @@ impl App {
         self
     }
 
-    /// Ready only while this database answers; closed as the last thing.
+    /// Ready only while this database answers; closed as the last thing. What is too old in it to
+    /// be asked for is deleted meanwhile.
     #[must_use]
     pub fn store(mut self, store: &store::Store) -> Self {
         telemetry::watch(store);
@@ -286,7 +292,8 @@ impl App {
                 }
             })
         }));
-        self
+        let old = store.clone();
+        self.task("clean_up", move |draining| clean_up::keep(old, draining))
     }
 
     /// Ready only while `check` says so; its error names what is missing.

@@ -10,6 +10,7 @@ use sea_orm::FromQueryResult;
 use uuid::Uuid;
 
 use crate::{
+    bug::Bug,
     clock,
     store::{Failure, Txn, execute, row},
 };
@@ -64,7 +65,7 @@ const UNDO: &str = "UNDO";
 /// # Errors
 /// [`Failure`] of the database.
 pub async fn begin_do(txn: &Txn, command: &Command) -> Result<Begun, Failure> {
-    if insert(txn, command, DO, DO).await? {
+    if insert(txn, command, DO, DO).await? || Bug::SkipBarrier.is_seeded() {
         return Ok(Begun::First);
     }
     let found = read(txn, command, DO).await?;

@@ -89,9 +89,19 @@ pub struct Config {
     #[command(flatten)]
     pub server: crate::server::Settings,
 
+    /// Whether this process gives events their positions and takes in those of others. Off in a
+    /// replica that is to answer calls alone; one of each service has to have it on.
+    #[arg(long = "delivery", env = "MESH_DELIVERY", value_enum, default_value = "on")]
+    pub delivery: Delivery,
+
     /// Debug builds only: lets the admin port arm places at which this process kills itself.
     #[arg(long = "failpoints", env = "MESH_FAILPOINTS")]
     pub failpoints: bool,
+
+    /// Debug builds only: a mistake that this process makes on purpose, to see who finds it.
+    #[cfg(debug_assertions)]
+    #[arg(long = "seeded-bug", env = "MESH_SEEDED_BUG", value_enum)]
+    pub seeded_bug: Option<crate::bug::Bug>,
 
     /// Sockets that are open already: how a test knows every port before it starts a process.
     #[arg(skip)]
@@ -114,6 +124,15 @@ pub enum Flavour {
     Current,
     /// One thread per core.
     Multi,
+}
+
+/// Whether a process carries events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Delivery {
+    /// It does, unless another replica is at it.
+    On,
+    /// It leaves that to other replicas.
+    Off,
 }
 
 /// Listening sockets that were opened before the process knew of them.
@@ -187,7 +206,10 @@ impl Config {
             allow_plaintext: false,
             tls: crate::tls::Settings::default(),
             server: crate::server::Settings::default(),
+            delivery: Delivery::On,
             failpoints: false,
+            #[cfg(debug_assertions)]
+            seeded_bug: None,
             bound: Some(Arc::new(bound)),
         }
     }

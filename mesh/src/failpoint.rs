@@ -3,6 +3,7 @@
 //! Debug builds only, and only in a process that runs with `--failpoints`: a release has none of
 //! this. A point is armed by `POST /debug/failpoints/{name}?after=N` on the admin port; the
 //! process kills itself with SIGKILL when it comes by for the N-th time from then on.
+//! `DELETE` on the same path takes that back.
 
 /// Where a process can be made to die.
 pub const POINTS: [&str; 5] = [
@@ -24,7 +25,7 @@ pub const POINTS: [&str; 5] = [
 pub fn hit(_name: &'static str) {}
 
 #[cfg(debug_assertions)]
-pub use armed::{arm, hit};
+pub use armed::{arm, disarm, hit};
 
 #[cfg(debug_assertions)]
 mod armed {
@@ -59,6 +60,11 @@ mod armed {
         let armed = ARMED.lock().unwrap_or_else(PoisonError::into_inner).arm(name, after);
         ANY.fetch_or(armed, Ordering::Relaxed);
         armed
+    }
+
+    /// Lets the process live on when it comes by `name`.
+    pub fn disarm(name: &str) {
+        ARMED.lock().unwrap_or_else(PoisonError::into_inner).0.retain(|(armed, _)| *armed != name);
     }
 
     // === impl Armed ===

@@ -65,6 +65,10 @@ pub struct Metrics {
     pub log_head: Gauge,
     /// Events that wait for a position.
     pub log_unsequenced: Gauge,
+    /// Events that this process gave their positions.
+    pub log_sequenced: Counter,
+    /// Steps of sagas that this process recorded.
+    pub saga_steps: Counter,
     /// How many positions a source's head is ahead of what was taken in.
     pub consumer_lag: Family<Source, Gauge>,
     /// Events that were taken in, or not, by source and outcome.
@@ -182,6 +186,8 @@ impl Metrics {
             drain_phase: Gauge::default(),
             log_head: Gauge::default(),
             log_unsequenced: Gauge::default(),
+            log_sequenced: Counter::default(),
+            saga_steps: Counter::default(),
             consumer_lag: Family::default(),
             consumer_events: Family::default(),
             dead_letters: Family::default(),
@@ -274,6 +280,16 @@ impl Metrics {
             names::LOG_UNSEQUENCED,
             "Events that wait for a position",
             self.log_unsequenced.clone(),
+        );
+        registry.register(
+            names::LOG_SEQUENCED,
+            "Events that this process gave their positions",
+            self.log_sequenced.clone(),
+        );
+        registry.register(
+            names::SAGA_STEPS,
+            "Steps of sagas that this process recorded",
+            self.saga_steps.clone(),
         );
         registry.register(
             names::CONSUMER_LAG,

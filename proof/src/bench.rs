@@ -1,4 +1,8 @@
-//! `meshproof bench orders`: orders a second and how long they take, beside the floor.
+//! `meshproof bench orders`: orders a second and how long they take, beside the floor. What else
+//! is measured has a module of its own.
+
+mod events;
+mod pair;
 
 use std::{collections::HashMap, path::PathBuf, time::Duration};
 
@@ -17,6 +21,7 @@ use tonic::codegen::{
     http::{HeaderMap, Method, StatusCode},
 };
 
+pub use self::events::Events;
 use crate::{
     access::{Authorization, Identity, Place, request, sign_in},
     cli::progress,
@@ -42,7 +47,9 @@ const SOON: Duration = Duration::from_secs(2);
 #[derive(Debug, clap::Subcommand)]
 pub enum Bench {
     /// Orders accepted and confirmed a second, their latencies, CPU per order, and the floor.
-    Orders(Orders),
+    Orders(Box<Orders>),
+    /// Events a second that three consumers take in, each with an effect, and the floor.
+    Events(Events),
 }
 
 /// Where the mesh is, and how long to load it.
@@ -66,6 +73,13 @@ pub struct Orders {
     /// The processes of the mesh, as `name=pid,name=pid`.
     #[arg(long, value_delimiter = ',')]
     pub pids: Vec<String>,
+    /// Two more orders processes, one of which leaves events alone, as
+    /// `static://?with=host:port&without=host:port`.
+    #[arg(long, requires = "pair_pids")]
+    pub pair: Option<String>,
+    /// Their pids in this order.
+    #[arg(long, value_delimiter = ',')]
+    pub pair_pids: Vec<u32>,
     /// Whom to order as.
     #[arg(long)]
     pub email: String,
@@ -94,8 +108,10 @@ impl Bench {
     /// # Errors
     /// The mesh cannot be reached, or an order failed: then there are no figures.
     pub async fn run(self) -> anyhow::Result<Value> {
-        let Self::Orders(orders) = self;
-        orders.measure().await
+        match self {
+            Self::Orders(orders) => orders.measure().await,
+            Self::Events(events) => events.measure().await,
+        }
     }
 }
 
@@ -159,7 +175,7 @@ impl Orders {
         progress("three subscribers read the log");
         let log = log_rate(&buyer.orders, &sources.authorization).await?;
 
-        Ok(json!({
+        let mut report = json!({
             "bench": "orders",
             "ratios": {
                 "accepted_per_ungrouped_floor": rounded(accepted / single),
@@ -197,7 +213,12 @@ impl Orders {
                 self.each.as_secs(),
                 self.provider.as_millis(),
             ),
-        }))
+        });
+        if let Some(registry) = &self.pair {
+            let pair = pair::measure(&buyer, registry, &self.pair_pids, self.each).await?;
+            pair.add_to(&mut report);
+        }
+        Ok(report)
     }
 
     /// Tells the simulator to take its time over every authorization.

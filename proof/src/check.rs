@@ -26,6 +26,7 @@ mod outbox;
 mod nothing_lost;
 mod watch;
 mod at_rest;
+mod drained;
 
 /// What must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,6 +57,8 @@ pub enum Invariant {
     I15,
     /// Every order ends, or waits for a person or a timer. Asked of a mesh at rest alone.
     L1,
+    /// What was published is taken in everywhere. Asked of a mesh at rest alone.
+    L3,
 }
 
 /// Something that does not hold.
@@ -110,7 +113,7 @@ struct Rule {
     find: fn(&World) -> Vec<Finding>,
 }
 
-const RULES: [Rule; 13] = [
+const RULES: [Rule; 14] = [
     Rule {
         invariant: Invariant::I1,
         claim: "no unit is sold twice",
@@ -188,6 +191,12 @@ const RULES: [Rule; 13] = [
         claim: "every order has ended, or waits for a person or a timer",
         needs: &["orders", "saga", QUIET],
         find: at_rest::find,
+    },
+    Rule {
+        invariant: Invariant::L3,
+        claim: "every event is taken in, and none is parked",
+        needs: &["outbox", QUIET],
+        find: drained::find,
     },
 ];
 
@@ -351,6 +360,7 @@ impl fmt::Display for Invariant {
             Self::I13 => "I13",
             Self::I15 => "I15",
             Self::L1 => "L1",
+            Self::L3 => "L3",
         })
     }
 }

@@ -203,6 +203,18 @@ pub(crate) fn arm(admin: &str, point: &str) -> Result<()> {
     Ok(())
 }
 
+/// Takes that back. Whoever cannot hear it any more has died of it.
+pub(crate) fn disarm(admin: &str, point: &str) {
+    let url = format!("http://{admin}/debug/failpoints/{point}");
+    drop(agent(Duration::from_secs(5)).delete(&url).call());
+}
+
+/// What a process counts.
+pub(crate) fn metrics(admin: &str) -> Result<String> {
+    let answer = agent(Duration::from_secs(5)).get(format!("http://{admin}/metrics")).call();
+    read(answer.with_context(|| format!("{admin} does not answer"))?.body_mut())
+}
+
 fn agent(timeout: Duration) -> Agent {
     Agent::config_builder()
         .timeout_global(Some(timeout))

@@ -1,11 +1,14 @@
 //! `cargo xtask bench`: figures of a mesh that was built with optimisation, beside a floor of the same run.
 
+mod twins;
+
 use std::fs;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use self::twins::Twins;
 use crate::processes::{self, TABLE};
 use crate::run_file::Run;
 use crate::site::{self, Site};
@@ -18,12 +21,15 @@ xflags::xflags! {
     /// lets `meshproof` put load on it. Figures of a shared machine swing: read the ratios.
     ///
     ///   orders     orders accepted per second, latency of CreateOrder, CONFIRMED and COMPLETED, of events
-    ///              on their way, events per second of the log, CPU per order; the floor is one bare program doing the same statements with the same durability
+    ///              on their way, events per second of the log, CPU per order, what carrying events costs who creates orders; the floor is one bare program doing the same statements with the same durability
+    ///
+    ///   events     events per second that three consumers take in, each with an effect in a database of its
+    ///              own; the floor is a bare program that writes the same rows
     ///
     ///   cargo xtask bench orders
     ///   cargo xtask bench orders --json      {"bench","ratios":{},"figures":{},"method"}
     cmd bench {
-        /// Which: orders.
+        /// Which: orders, events.
         required name: String
         /// Print JSON on stdout, and nothing else there.
         optional --json
@@ -31,7 +37,7 @@ xflags::xflags! {
 }
 
 /// What there is to measure.
-const BENCHES: &[&str] = &["orders"];
+const BENCHES: &[&str] = &["orders", "events"];
 
 /// Units of each SKU that are put in first: more than a run can order.
 const STOCK: i64 = 100_000_000;
@@ -65,38 +71,33 @@ pub(crate) fn run(flags: &Bench) -> Result<ExitCode> {
 
 /// Calls the load generator: progress on its stderr, one JSON object on its stdout.
 ///
-/// It is told by flags where everything is, which processes to look at (`name=pid`), whom to order
-/// as, and a folder to work in: on the disk of the databases, since the floor writes there.
+/// It is told by flags where everything is, and a folder to work in: on the disk of the databases,
+/// since the floor writes there.
 fn measure(site: &Site, name: &str) -> Result<Value> {
-    let run = Run::required(site)?;
-    let pids: Vec<String> = (run.processes.iter())
-        .filter_map(|row| Some(format!("{}={}", row.instance.name, row.pid.as_ref()?.number)))
-        .collect();
-    let orders = processes::named("orders")?;
     let services = TABLE.iter().filter(|it| it.registered);
     let registry: Vec<String> =
         services.map(|it| format!("{}={}", it.name, site.address(it.port))).collect();
     let work = site.state.join("bench");
     fs::create_dir_all(&work)?;
-    say::stage(&format!("measuring {name}"));
-    let output = Command::new(processes::bins(site, true).join("meshproof"))
+    let mut command = Command::new(processes::bins(site, true).join("meshproof"));
+    command
         .args(["bench", name])
         .args(["--registry", &format!("static://?{}", registry.join("&"))])
-        .args(["--psp", &format!("http://{}", site.address(processes::PSP_PORT))])
-        .args(["--orders-admin", &format!("http://{}", site.address(orders.admin))])
-        .arg("--orders-database")
-        .arg(site.state.join(format!("{}.db", orders.name)))
         .arg("--work")
         .arg(&work)
-        .args(["--pids", &pids.join(",")])
-        .args(["--email", seed::ADA.email, "--password", seed::ADA.password])
-        .args(["--admin", seed::ADMIN, "--admin-password-file"])
-        .arg(site.secrets().join("admin-password"))
         .current_dir(&site.root)
         .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot run meshproof")?;
+        .stderr(Stdio::inherit());
+    // Kept until the figures are there.
+    let _twins = match name {
+        "events" => {
+            command.arg("--secret").arg(site.secrets().join("clients").join("notifications"));
+            None
+        }
+        _orders => Some(of_orders(site, &mut command)?),
+    };
+    say::stage(&format!("measuring {name}"));
+    let output = command.output().context("cannot run meshproof")?;
     ensure!(output.status.success(), "meshproof failed ({}); it said why above", output.status);
     let figures: Value =
         serde_json::from_slice(&output.stdout).context("meshproof did not print JSON")?;
@@ -104,6 +105,27 @@ fn measure(site: &Site, name: &str) -> Result<Value> {
         ensure!(!figures[key].is_null(), "meshproof's JSON has no `{key}`");
     }
     Ok(figures)
+}
+
+/// Which processes to look at (`name=pid`), whom to order as, and the two that are compared.
+fn of_orders(site: &Site, command: &mut Command) -> Result<Twins> {
+    let run = Run::required(site)?;
+    let pids: Vec<String> = (run.processes.iter())
+        .filter_map(|row| Some(format!("{}={}", row.instance.name, row.pid.as_ref()?.number)))
+        .collect();
+    let orders = processes::named("orders")?;
+    let twins = Twins::start(site)?;
+    command
+        .args(["--psp", &format!("http://{}", site.address(processes::PSP_PORT))])
+        .args(["--orders-admin", &format!("http://{}", site.address(orders.admin))])
+        .arg("--orders-database")
+        .arg(site.state.join(format!("{}.db", orders.name)))
+        .args(["--pids", &pids.join(",")])
+        .args(["--pair", &twins.registry(), "--pair-pids", &twins.pids()])
+        .args(["--email", seed::ADA.email, "--password", seed::ADA.password])
+        .args(["--admin", seed::ADMIN, "--admin-password-file"])
+        .arg(site.secrets().join("admin-password"));
+    Ok(twins)
 }
 
 fn readable(figures: &Value) -> String {

@@ -3,117 +3,130 @@
 //! A mesh of its own runs with failpoints while customers order, repeat, cancel and watch. One
 //! process after the other is made to die at each point that it comes by, and all of them once by
 //! a SIGKILL at no point in particular. Then the load ends, the mesh comes to rest, and
-//! `meshproof check` compares what everybody says.
+//! `meshproof check` compares what everybody says. With a bug the mesh makes a mistake on purpose,
+//! and it is the checker that is tested.
+
+mod bugs;
+mod deaths;
+mod load;
+mod shares;
 
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::Duration;
+use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::os::Pid;
+use self::bugs::Bug;
+use self::deaths::Kill;
+use self::load::Load;
+use self::shares::Shares;
 use crate::processes::{self, TABLE};
 use crate::report::Tally;
-use crate::run_file::Run;
 use crate::site::{self, Site};
-use crate::{api, clock, os, proof, say, smoke, test, up};
+use crate::{clock, os, proof, say, smoke, test, up};
 
-/// Which processes come by which point while orders are placed.
-const POINTS: &[(&str, &[&str])] = &[
-    ("after_commit_before_answer", &["orders", "inventory", "payments", "shipping"]),
-    ("after_intent_before_send", &["orders", "payments", "shipping"]),
-    ("after_reply_before_record", &["orders", "payments", "shipping"]),
-    ("after_effect_before_ack", &["orders", "notifications"]),
-    ("during_sequencing", &["orders", "inventory", "payments", "shipping"]),
-];
+/// What runs, and what is done to it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Story {
+    postgres: bool,
+    /// Instances of every service.
+    replicas: u16,
+    bug: Option<&'static Bug>,
+}
 
-/// A SIGKILL from outside, wherever the process is.
-const ANYWHERE: &str = "anywhere";
+/// What came of all kills.
+struct Outcome {
+    /// Who died, where, with how many orders in flight.
+    table: Vec<(String, String, u64)>,
+    /// What the checker printed.
+    report: Value,
+    shares: Shares,
+}
 
 /// At least so many orders are in flight at each kill.
 const IN_FLIGHT: u64 = 50;
 
-/// Calls a second. An order is under way for some seconds, so this many are in flight, times those.
-const RATE: u32 = 15;
+/// How long things take in a run that is to hold: orders are in flight for long, and whatever is
+/// repeated has time to be.
+const WHOLE: Pace = Pace { carrier: "5s", warm_up: 20_000, patience: "60s", rest: "420s" };
 
-/// How long each stage of a parcel takes: long enough that orders are in flight.
-const CARRIER_SPEED: &str = "5s";
+/// In a run that is to fail: as soon as it can.
+const BROKEN: Pace = Pace { carrier: "1s", warm_up: 8_000, patience: "5s", rest: "25s" };
 
-/// How long a point may take to be come by, and a process to be ready again.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// How long the load runs before the first kill: as long as an order is under way.
-const WARM_UP: u64 = 20_000;
-
-/// How long after a process is back the next one dies.
-const BREATH: u64 = 1_500;
-
-/// How long the mesh may take to come to rest: longer than the longest repeat.
-const REST: &str = "420s";
-
-/// One kill: who, where, and when the process was gone.
-struct Kill {
-    process: &'static str,
-    point: &'static str,
-    at: u64,
+struct Pace {
+    /// How long each stage of a parcel takes.
+    carrier: &'static str,
+    /// How long the load runs before the first kill, in milliseconds.
+    warm_up: u64,
+    /// How long watchers may stay when the load ends.
+    patience: &'static str,
+    /// How long the mesh may take to come to rest.
+    rest: &'static str,
 }
 
-/// What came of all kills on one database.
-pub(crate) struct Outcome {
-    /// `process`, `point`, orders in flight.
-    pub(crate) table: Vec<(String, String, u64)>,
-    /// What the checker printed.
-    pub(crate) check: String,
-    /// Its findings.
-    pub(crate) findings: u64,
-}
+/// How often work is handed over to a replica that had none.
+const HANDED_OVER: usize = 5;
 
 pub(crate) fn run(args: &[OsString]) -> Result<ExitCode> {
-    let has = |flag: &str| args.iter().any(|it| it == flag);
-    for arg in args {
-        let known = ["--json", "--with", "postgres"].iter().any(|it| arg == it);
-        ensure!(known, "{}: kills takes --with postgres and --json", arg.to_string_lossy());
-    }
+    let args: Vec<String> = args.iter().map(|it| it.to_string_lossy().into_owned()).collect();
+    let (stories, as_json) = asked(&args)?;
     let root = site::root()?;
     let site = test::scratch(&root)?;
     up::build(&site, false, &["proof"])?;
     let me = up::copy_self(&site.state.join("xtask"))?;
-    let outcome = on(&site, &me, has("postgres"))?;
-    let good =
-        outcome.findings == 0 && outcome.table.iter().all(|(_, _, flying)| *flying >= IN_FLIGHT);
-    if has("--json") {
-        let failed = u64::from(!good);
-        println!("{}", json!({ "passed": outcome.table.len(), "failed": failed, "skipped": 0 }));
-    } else {
-        print!("{}", readable(&outcome));
+    let mut tally = Tally::default();
+    for story in stories {
+        tally.add(self::tally(&site, &me, story));
     }
-    if good {
+    if as_json {
+        println!("{}", tally.json());
+    }
+    if tally.failed == 0 {
         fs::remove_dir_all(&site.state)?;
     } else {
         say::note(&format!("its logs and databases are in {}", site.shown(&site.state)));
     }
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// As a stage of `cargo xtask test`: each kill counts, and the check after them.
-pub(crate) fn tally(site: &Site, me: &Path, postgres: bool) -> Tally {
-    match on(site, me, postgres) {
-        Ok(outcome) => {
-            say::note(&readable(&outcome));
-            let mut tally = Tally::one(outcome.findings == 0);
-            for (process, point, flying) in &outcome.table {
-                let enough = *flying >= IN_FLIGHT;
-                if !enough {
-                    say::note(&format!(
-                        "    FAILED: {process} {point}: {flying} orders in flight, {IN_FLIGHT} were wanted"
-                    ));
-                }
-                tally.add(Tally::one(enough));
+/// What is asked for, and whether the answer is to be JSON.
+fn asked(args: &[String]) -> Result<(Vec<Story>, bool)> {
+    let mut story = Story { postgres: false, replicas: 1, bug: None };
+    let (mut every_bug, mut as_json) = (false, false);
+    let mut left = args.iter().map(String::as_str);
+    while let Some(arg) = left.next() {
+        match (arg, if arg == "--json" { None } else { left.next() }) {
+            ("--json", _) => as_json = true,
+            ("--with", Some("postgres")) => story.postgres = true,
+            ("--replicas", Some(count)) => {
+                story.replicas = count.parse().context("--replicas takes a number")?;
             }
-            tally
+            ("--bug", Some("all")) => every_bug = true,
+            ("--bug", Some(name)) => story.bug = Some(bugs::named(name)?),
+            _ => bail!("{arg}: kills takes --with postgres, --replicas N, --bug NAME and --json"),
+        }
+    }
+    ensure!(
+        story.postgres || story.replicas == 1,
+        "--replicas needs --with postgres: one process owns a SQLite file"
+    );
+    let stories = if every_bug {
+        bugs::BUGS.iter().map(|bug| Story { bug: Some(bug), ..story }).collect()
+    } else {
+        vec![story]
+    };
+    Ok((stories, as_json))
+}
+
+/// Runs a story: each kill counts, and the check after them.
+pub(crate) fn tally(site: &Site, me: &Path, story: Story) -> Tally {
+    match on(site, me, story) {
+        Ok(outcome) => {
+            say::note(&outcome.readable(story));
+            outcome.tally(story)
         }
         Err(error) => {
             say::note(&format!("    FAILED: {error:#}"));
@@ -123,142 +136,233 @@ pub(crate) fn tally(site: &Site, me: &Path, postgres: bool) -> Tally {
 }
 
 /// Starts a mesh on this site, kills its way through it, and checks what is left.
-fn on(site: &Site, me: &Path, postgres: bool) -> Result<Outcome> {
-    let state = site.state.join(if postgres { "kills-postgres" } else { "kills-sqlite" });
+fn on(site: &Site, me: &Path, story: Story) -> Result<Outcome> {
+    let state = site.state.join(story.name());
     os::private_folder(&state)?;
     let site = &Site { root: site.root.clone(), state, shift: site.shift };
-    let mut words = vec!["up", "--detach", "--no-build"];
-    if postgres {
-        words.extend(["--with", "postgres"]);
+    let mut words = vec!["up".to_owned(), "--detach".to_owned(), "--no-build".to_owned()];
+    if story.postgres {
+        words.extend(["--with", "postgres"].map(str::to_owned));
     }
+    if story.replicas > 1 {
+        for process in TABLE.iter().filter(|it| it.registered) {
+            words.extend(["--replicas".to_owned(), format!("{}={}", process.name, story.replicas)]);
+        }
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let mut start = smoke::xtask(site, me, &words);
-    start.env("MESH_FAILPOINTS", "true").env("SHIPPING_CARRIER_SPEED", CARRIER_SPEED);
+    start.env("MESH_FAILPOINTS", "true").env("SHIPPING_CARRIER_SPEED", story.pace().carrier);
+    if let Some(bug) = story.bug {
+        start.env("MESH_SEEDED_BUG", bug.name);
+    }
     smoke::told(start).context("the mesh did not start")?;
-    let outcome = under_load(site);
+    let outcome = under_load(site, story);
     let ended = smoke::told(smoke::xtask(site, me, &["down"]));
     let outcome = outcome?;
-    ended.context("the mesh did not end by itself")?;
+    // A mesh that makes mistakes may make one in leaving.
+    if story.bug.is_none() {
+        ended.context("the mesh did not end by itself")?;
+    }
     Ok(outcome)
 }
 
-fn under_load(site: &Site) -> Result<Outcome> {
+fn under_load(site: &Site, story: Story) -> Result<Outcome> {
     let program = processes::bins(site, false).join("meshproof");
     let history = site.state.join("history.ndjson");
-    let mut load = Load::start(site, &program, &history)?;
-    let killed = kill_all(site, &mut load);
+    let pace = story.pace();
+    let mut load = Load::start(site, &program, &history, pace.patience)?;
+    clock::nap(pace.warm_up);
+    let kills = story.bug.map_or_else(deaths::all, |bug| bug.kills.to_vec());
+    let mut shares = Shares::default();
+    let killed = deaths::carry_out(site, &kills, &mut load, &mut shares).and_then(|kills| {
+        if story.replicas > 1 {
+            hand_over(site, &mut shares)?;
+        }
+        Ok(kills)
+    });
     load.end()?;
     let kills = killed?;
     say::note("    the load has ended; waiting for the mesh to come to rest");
     let mut check = proof::meshproof(site, &program, "check");
-    check.args(["--wait", REST, "--quiet", "--json", "--history"]).arg(&history);
+    check.args(["--wait", pace.rest, "--quiet", "--json", "--history"]).arg(&history);
     let at: Vec<String> = kills.iter().map(|kill| kill.at.to_string()).collect();
     check.args(["--in-flight-at", &at.join(",")]);
     let output = check.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let report: Value = serde_json::from_str(&text)
         .with_context(|| format!("meshproof printed no JSON: {text}"))?;
-    let flying = report["in_flight"].as_array().context("meshproof told no orders in flight")?;
-    let table = (kills.iter().zip(flying))
-        .map(|(kill, count)| {
-            (kill.process.to_owned(), kill.point.to_owned(), count.as_u64().unwrap_or_default())
-        })
-        .collect();
-    let findings = report["failed"].as_u64().context("meshproof told no number of findings")?;
-    Ok(Outcome { table, findings, check: format!("{report:#}") })
+    shares.look(site)?;
+    Ok(Outcome { table: table(kills, &report)?, report, shares })
 }
 
-fn kill_all(site: &Site, load: &mut Load) -> Result<Vec<Kill>> {
-    let mut kills = Vec::new();
-    // Point by point, so that no process dies twice in a row and is given up.
-    let at_points = POINTS.iter().flat_map(|(point, who)| who.iter().map(move |it| (*it, *point)));
-    let anywhere = TABLE.iter().map(|it| (it.name, ANYWHERE));
-    clock::nap(WARM_UP);
-    for (process, point) in at_points.chain(anywhere) {
-        ensure!(load.runs()?, "the load ended by itself before all kills were done");
-        kills.push(kill(site, process, point)?);
-        clock::nap(BREATH);
+/// Lets those replicas drain that did what others have not done yet: their leases go over.
+fn hand_over(site: &Site, shares: &mut Shares) -> Result<()> {
+    for _ in 0..HANDED_OVER {
+        let idle = shares.idle();
+        for name in idle.iter().flat_map(|(_, others)| others) {
+            say::note(&format!("    {name} is restarted: others have not had its work yet"));
+            deaths::drain(site, name)?;
+        }
+        if idle.is_empty() {
+            return Ok(());
+        }
+        clock::nap(2_000);
+        shares.look(site)?;
     }
-    Ok(kills)
+    Ok(())
 }
 
-/// Lets one process die, and waits until it is back.
-fn kill(site: &Site, process: &'static str, point: &'static str) -> Result<Kill> {
-    let run = Run::required(site)?;
-    let row = run.rows(process)?.first().copied().cloned().context("it left the mesh")?;
-    if point == ANYWHERE {
-        let pid = row.pid.as_ref().with_context(|| format!("{process} is not there"))?;
-        ensure!(pid.signal("KILL"), "{process} cannot be killed");
-    } else {
-        api::arm(&row.instance.admin, point)?;
-    }
-    let begun = clock::now();
-    let mut died = None;
-    loop {
-        let now = Run::required(site)?.rows(process)?.first().copied().cloned();
-        let now = now.context("it left the mesh")?;
-        if let Some(why) = now.gave_up {
-            bail!("{process} at {point}: {why}");
-        }
-        let gone = now.starts > row.starts || !row.pid.as_ref().is_some_and(Pid::alive);
-        if gone && died.is_none() {
-            died = Some(clock::micros());
-        }
-        if now.starts > row.starts && api::ready(&now.instance.admin).is_ok() {
-            break;
-        }
-        ensure!(
-            begun.elapsed() < PATIENCE,
-            "{process} {} at {point} within {}",
-            if died.is_some() { "is not ready again after it died" } else { "did not come by" },
-            clock::spoken(PATIENCE)
-        );
-        clock::nap(20);
-    }
-    say::note(&format!(
-        "    {process} died at {point} and was ready {} later",
-        clock::spoken(begun.elapsed())
-    ));
-    Ok(Kill { process, point, at: died.unwrap_or_default() })
+fn table(kills: Vec<Kill>, report: &Value) -> Result<Vec<(String, String, u64)>> {
+    let flying = report["in_flight"].as_array().cloned().unwrap_or_default();
+    ensure!(flying.len() == kills.len(), "meshproof told no orders in flight");
+    let counts = flying.iter().map(|count| count.as_u64().unwrap_or_default());
+    let rows = kills.into_iter().zip(counts);
+    Ok(rows.map(|(kill, count)| (kill.instance, kill.point.to_owned(), count)).collect())
 }
 
-/// `meshproof load`, beside us.
-struct Load(Child);
+// === impl Story ===
 
-impl Load {
-    fn start(site: &Site, program: &Path, history: &Path) -> Result<Self> {
-        let mut command: Command = proof::meshproof(site, program, "load");
-        command
-            .args(["--rate", &RATE.to_string(), "--for", "1800s", "--faults", "--patience", "60s"])
-            .arg("--history")
-            .arg(history)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        Ok(Self(command.spawn().context("cannot start meshproof")?))
+impl Story {
+    /// Every process at every point, on one file per service.
+    pub(crate) const SQLITE: Self = Self { postgres: false, replicas: 1, bug: None };
+    /// The same on PostgreSQL.
+    pub(crate) const POSTGRES: Self = Self { postgres: true, replicas: 1, bug: None };
+
+    /// The one mistake that every run of all tests makes.
+    pub(crate) const BROKEN: Self =
+        Self { postgres: false, replicas: 1, bug: Some(&bugs::SKIP_INBOX) };
+
+    fn name(self) -> String {
+        let on = if self.postgres { "postgres" } else { "sqlite" };
+        let bug = self.bug.map(|bug| format!("-{}", bug.name)).unwrap_or_default();
+        format!("kills-{on}{bug}")
     }
 
-    fn runs(&mut self) -> Result<bool> {
-        Ok(self.0.try_wait()?.is_none())
-    }
-
-    /// Asks it to end: it makes no new calls, and writes down what it was told.
-    fn end(mut self) -> Result<()> {
-        if self.runs()? {
-            Pid::of(self.0.id()).signal("TERM");
-        }
-        let status = self.0.wait()?;
-        ensure!(status.success(), "the load failed: {status}");
-        Ok(())
+    fn pace(self) -> &'static Pace {
+        if self.bug.is_some() { &BROKEN } else { &WHOLE }
     }
 }
 
-fn readable(outcome: &Outcome) -> String {
-    let head = ["process", "died at", "orders in flight"].map(str::to_owned).to_vec();
-    let rows: Vec<Vec<String>> = (outcome.table.iter())
-        .map(|(process, point, flying)| vec![process.clone(), point.clone(), flying.to_string()])
-        .collect();
-    let check = match outcome.findings {
-        0 => "the checker found nothing".to_owned(),
-        _ => format!("{} findings:\n{}", outcome.findings, outcome.check),
-    };
-    format!("{}{check}\n", say::table(&[vec![head], rows].concat()))
+// === impl Outcome ===
+
+impl Outcome {
+    fn findings(&self) -> &[Value] {
+        self.report["findings"].as_array().map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether this invariant does not hold.
+    fn is_broken(&self, invariant: &str) -> bool {
+        self.findings().iter().any(|it| it["invariant"] == invariant)
+    }
+
+    fn tally(&self, story: Story) -> Tally {
+        if let Some(bug) = story.bug {
+            return Tally::one(self.is_broken(bug.invariant));
+        }
+        let mut tally = Tally::one(self.findings().is_empty());
+        for (instance, point, flying) in &self.table {
+            let enough = *flying >= IN_FLIGHT;
+            if !enough {
+                say::note(&format!(
+                    "    FAILED: {instance} {point}: {flying} orders in flight, {IN_FLIGHT} were wanted"
+                ));
+            }
+            tally.add(Tally::one(enough));
+        }
+        if story.replicas > 1 {
+            let idle = self.shares.idle();
+            for (service, _) in &idle {
+                say::note(&format!(
+                    "    FAILED: an instance of {service} had no share of its work"
+                ));
+            }
+            tally.add(Tally::one(idle.is_empty()));
+        }
+        tally
+    }
+
+    fn readable(&self, story: Story) -> String {
+        let head = ["process", "died at", "orders in flight"].map(str::to_owned).to_vec();
+        let rows: Vec<Vec<String>> = (self.table.iter())
+            .map(|(name, point, flying)| vec![name.clone(), point.clone(), flying.to_string()])
+            .collect();
+        let mut text = say::table(&[vec![head], rows].concat());
+        if story.replicas > 1 {
+            text.push_str(&self.shares.readable());
+        }
+        let findings = self.findings();
+        let orders = &self.report["orders"];
+        match story.bug {
+            Some(bug) => {
+                let verdict = if self.is_broken(bug.invariant) { "found" } else { "NOT FOUND" };
+                text.push_str(&format!(
+                    "{} was to break {}: {verdict}, in {orders} orders:\n",
+                    bug.name, bug.invariant
+                ));
+                text.push_str(&say::table(&self.by_invariant()));
+            }
+            None if findings.is_empty() => {
+                text.push_str(&format!("the checker found nothing in {orders} orders\n"));
+            }
+            None => {
+                let report = format!("{:#}", self.report);
+                text.push_str(&format!("{} findings:\n{report}\n", findings.len()));
+            }
+        }
+        text
+    }
+
+    /// Of each invariant that does not hold: how often, and the first that was said.
+    fn by_invariant(&self) -> Vec<Vec<String>> {
+        let mut rows: Vec<(String, usize, String)> = Vec::new();
+        for it in self.findings() {
+            let text = |key: &str| it[key].as_str().unwrap_or_default().to_owned();
+            match rows.iter_mut().find(|(name, ..)| *name == text("invariant")) {
+                Some((_, count, _)) => *count += 1,
+                None => {
+                    let first = format!("{}: {}", text("subject"), text("sentence"));
+                    rows.push((text("invariant"), 1, first));
+                }
+            }
+        }
+        rows.into_iter().map(|(name, count, first)| vec![name, count.to_string(), first]).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(args: &[&str]) -> Result<(Vec<Story>, bool)> {
+        asked(&args.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn what_is_asked_for_is_understood_or_refused() {
+        let (stories, as_json) =
+            read(&["--with", "postgres", "--replicas", "2", "--json"]).unwrap();
+        assert!(as_json && stories.len() == 1 && stories[0].postgres && stories[0].replicas == 2);
+        let (stories, as_json) = read(&["--bug", "all"]).unwrap();
+        assert!(!as_json && stories.len() == bugs::BUGS.len());
+        assert_eq!(read(&[]).unwrap().0[0].name(), "kills-sqlite");
+        for args in [&["--replicas", "2"][..], &["--bug", "none"], &["--bug"], &["--with", "x"]] {
+            assert!(read(args).is_err(), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn a_bug_is_found_only_if_its_own_invariant_is_broken() {
+        let finding = serde_json::json!({ "invariant": "L3", "subject": "a", "sentence": "b" });
+        let outcome = Outcome {
+            table: Vec::new(),
+            report: serde_json::json!({ "orders": 1, "findings": [finding.clone(), finding] }),
+            shares: Shares::default(),
+        };
+        let with = |name| Story { bug: Some(bugs::named(name).unwrap()), ..Story::SQLITE };
+        assert_eq!(outcome.tally(with("skip_cursor")).failed, 0);
+        assert_eq!(outcome.tally(with("skip_inbox")).failed, 1);
+        assert!(outcome.readable(with("skip_inbox")).contains("NOT FOUND"));
+        assert_eq!(outcome.by_invariant(), [["L3", "2", "a: b"]]);
+        assert_eq!(outcome.tally(Story::SQLITE).failed, 1);
+    }
 }

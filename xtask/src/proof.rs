@@ -14,8 +14,9 @@ use crate::{cargo, kills, seed};
 const PROOF_HELP: &str = "\
 cargo xtask proof check [--json] …    whether what all services, the provider and the carrier say fits together
 cargo xtask proof load [--json] …     orders, repeats, cancels and watches at a constant rate, written down
-cargo xtask proof kills [--with postgres] [--json]
+cargo xtask proof kills [--with postgres [--replicas N]] [--json]
                                       ends every process at every point where it hurts, and checks what is left
+cargo xtask proof kills --bug NAME    the same with a mistake made on purpose: good if the checker says so
 
 check and load work on the mesh that runs; `cargo xtask proof check --help` names their flags. A round:
 
@@ -23,7 +24,8 @@ check and load work on the mesh that runs; `cargo xtask proof check --help` name
   cargo xtask proof check --wait 60s --quiet --history target/history.ndjson
 
 kills starts a mesh of its own, built with failpoints, in an empty folder on free ports. It takes some minutes,
-and prints one line for each process and point with the number of orders that were in flight.
+and prints one line for each process and point with the number of orders that were in flight. With replicas
+it also says what each of them did. The bugs are those of mesh/src/bug.rs; `--bug all` makes one after the other.
 ";
 
 /// Runs `meshproof` on the mesh that runs, or the kills on one of their own.
@@ -78,10 +80,19 @@ pub(crate) fn meshproof(site: &Site, program: &Path, what: &str) -> Command {
     command
 }
 
-/// Where tools find the services: the first replica of each, which all of them know the same.
+/// Where tools find the services: every replica that runs.
 pub(crate) fn registry(site: &Site) -> String {
+    let run = Run::read(site).ok().flatten();
+    let running = |name: &str| -> Vec<String> {
+        let rows = run.iter().flat_map(|run| &run.processes);
+        let of = rows.filter(|row| row.instance.service == name);
+        of.map(|row| row.instance.listen.clone()).collect()
+    };
     let services: Vec<String> = (TABLE.iter().filter(|it| it.registered))
-        .map(|it| format!("{}={}", it.name, site.address(it.port)))
+        .map(|it| match running(it.name) {
+            found if found.is_empty() => format!("{}={}", it.name, site.address(it.port)),
+            found => format!("{}={}", it.name, found.join(",")),
+        })
         .collect();
     format!("static://?{}", services.join("&"))
 }

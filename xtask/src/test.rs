@@ -11,16 +11,21 @@ use crate::cargo::{self, cargo, check};
 use crate::os::Pid;
 use crate::report::Tally;
 use crate::site::{self, Site};
-use crate::{check as checks, clock, h2spec, interop, kills, os, postgres, say, smoke, tools};
+use crate::{
+    check as checks, clock, h2spec, interop,
+    kills::{self, Story},
+    os, postgres, say, smoke, tools,
+};
 
 xflags::xflags! {
     /// Runs every check and every test; CI calls this and nothing else.
     ///
     /// In turn: tidy, format, the contract, dependencies, clippy, a build of everything, rustdoc, the tests,
     /// the tests against PostgreSQL and Consul, gRPC's own tests and h2spec (see `cargo xtask interop`), a mesh started and
-    /// used the way the README says, and one whose processes are killed one after the other, on both databases.
-    /// It fetches what it needs beyond Rust (see `cargo xtask tools`); what cannot be had is left out and listed
-    /// at the end, and with CI=true that is a failure. Each stage prints its time; target/report.json keeps them.
+    /// used the way the README says, one whose processes are killed one after the other, on both databases, and one that
+    /// makes a mistake on purpose, which the checker has to find. It fetches what it needs beyond Rust (see `cargo xtask tools`);
+    /// what cannot be had is left out and listed at the end, and with CI=true that is a failure. Each stage prints its time;
+    /// target/report.json keeps them.
     ///
     ///   cargo xtask test --quick       Rust alone: nothing is fetched, no component is started
     ///   cargo xtask test
@@ -71,12 +76,14 @@ pub(crate) fn run(flags: &Test) -> Result<ExitCode> {
         let good =
             tally.stage("a mesh as the README says", || smoke::run(&scratch, &me, flags.quick));
         if good && !flags.quick {
-            let killed = tally
-                .stage("every process killed, on SQLite", || kills::tally(&scratch, &me, false));
-            let killed = killed
-                && tally.stage("every process killed, on PostgreSQL", || {
-                    kills::tally(&scratch, &me, true)
-                });
+            let stages = [
+                ("every process killed, on SQLite", Story::SQLITE),
+                ("every process killed, on PostgreSQL", Story::POSTGRES),
+                ("a mistake made on purpose is found", Story::BROKEN),
+            ];
+            let killed = stages
+                .into_iter()
+                .all(|(name, story)| tally.stage(name, || kills::tally(&scratch, &me, story)));
             if !killed {
                 keep(&scratch)?;
             }
@@ -229,7 +236,8 @@ pub(crate) fn scratch(root: &Path) -> Result<Site> {
     let free = |shift: &u16| {
         let ports = crate::processes::TABLE.iter().flat_map(|it| [it.port, it.admin]);
         let site = Site { root: root.to_owned(), state: state.clone(), shift: *shift };
-        ports.into_iter().all(|port| os::port_free(port + shift))
+        // The second replica of each, too.
+        ports.into_iter().all(|port| [0, 100].iter().all(|up| os::port_free(port + shift + up)))
             && crate::consul::ports(&site).all(os::port_free)
     };
     let shift = shifts

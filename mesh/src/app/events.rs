@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::App;
 use crate::{
+    config::Delivery,
     consume::{Consumer, DeadLetters, Handler, Settings},
     log::{
         Tail, retention,
@@ -50,10 +51,14 @@ impl App {
         let log = EventLog::new(Arc::clone(&tail), self.draining.clone());
         let sequencer = Sequencer::new(Arc::clone(&tail));
         self.exports_from(store);
-        self.longest(service::SUBSCRIBE, service::LONGEST)
+        let app = self
+            .longest(service::SUBSCRIBE, service::LONGEST)
             .grpc(EventLogServiceServer::new(log))
-            .grpc(OutboxServiceServer::new(Outbox::new(store)))
-            .task("sequencer", move |draining| sequencer.run(draining))
+            .grpc(OutboxServiceServer::new(Outbox::new(store)));
+        if app.config.delivery == Delivery::Off {
+            return app;
+        }
+        app.task("sequencer", move |draining| sequencer.run(draining))
             .task("retention", move |draining| retention::keep(tail, draining))
     }
 
@@ -75,6 +80,9 @@ impl App {
             Consumer::new(self.name, source, store, handler, channel, Settings::default());
         self.events.consumers.push(consumer.clone());
         self.exports_from(store);
+        if self.config.delivery == Delivery::Off {
+            return self;
+        }
         self.task("consumer", move |draining| consumer.run(draining))
     }
 

@@ -145,6 +145,7 @@ impl Sequencer {
         }
         match self.give(fence).await {
             Ok(given) => {
+                telemetry::metrics().log_sequenced.inc_by(given);
                 telemetry::metrics().log_head.set(self.tail.look().await?);
                 Ok(if given == 0 { Turn::Idle } else { Turn::Gave(given) })
             }

@@ -106,7 +106,11 @@ pub(crate) fn failpoints(router: Router) -> Router {
             (StatusCode::NOT_FOUND, Json(json!({"points": crate::failpoint::POINTS})))
         }
     };
-    router.route("/debug/failpoints/{name}", axum::routing::post(arm))
+    let disarm = |Path(name): Path<String>| async move {
+        crate::failpoint::disarm(&name);
+        Json(json!({"disarmed": name}))
+    };
+    router.route("/debug/failpoints/{name}", axum::routing::post(arm).delete(disarm))
 }
 
 /// A release has none.

@@ -70,6 +70,7 @@ async fn run<C: ConnectionTrait>(txn: &C, service: Vec<Migration>) -> Result<(),
     let own = [
         step("mesh_0001_durable", include_str!("migrate/mesh_0001_durable.sql")),
         step("mesh_0002_events", include_str!("migrate/mesh_0002_events.sql")),
+        step("mesh_0003_age", include_str!("migrate/mesh_0003_age.sql")),
     ];
     let known: Vec<_> = own.into_iter().chain(service).collect();
     let missing = missing(txn, &known).await?;

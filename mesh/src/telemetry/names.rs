@@ -42,6 +42,10 @@ pub const STORE_TRANSACTIONS: &str = "mesh_store_transactions";
 pub const LOG_HEAD: &str = "mesh_log_head";
 /// Gauge of events that wait for a position.
 pub const LOG_UNSEQUENCED: &str = "mesh_log_unsequenced";
+/// Counter of events that were given their positions by this process.
+pub const LOG_SEQUENCED: &str = "mesh_log_sequenced";
+/// Counter of steps of sagas that were recorded by this process.
+pub const SAGA_STEPS: &str = "mesh_saga_steps";
 /// Gauge of how far a source's head is ahead of its consumer.
 pub const CONSUMER_LAG: &str = "mesh_consumer_lag";
 /// Counter of events that came in; the encoder appends `_total`.

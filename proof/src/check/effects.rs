@@ -13,8 +13,14 @@ const SOON: i64 = 30_000_000;
 /// Who mails.
 const MAILER: &str = "notifications";
 
+/// What an order is told at most once in its life.
+const ONCE: [&str; 5] =
+    ["ORDER_RECEIVED", "ORDER_CONFIRMED", "ORDER_REJECTED", "ORDER_CANCELLED", "ORDER_EXPIRED"];
+
 pub(super) fn find(world: &World) -> Vec<Finding> {
     let mut findings = mailed_twice(world);
+    findings.extend(told_again(world));
+    findings.extend(made_up(world));
     findings.extend(confirmations(world));
     findings.extend(delivered_twice(world));
     findings.extend(shipped_twice(world));
@@ -32,6 +38,39 @@ fn mailed_twice(world: &World) -> Vec<Finding> {
     twice
         .map(|it| {
             let sentence = format!("event {} was told to {} twice", it.event_id, it.recipient);
+            Finding::new(I10, subject(&it.order_id, &it.id), sentence)
+        })
+        .collect()
+}
+
+/// An order is received, and comes to its end, once: whatever the events are called, nobody hears
+/// of it twice.
+fn told_again(world: &World) -> Vec<Finding> {
+    let mut seen = BTreeSet::new();
+    // Confirmations are counted below.
+    let once = world.notifications.iter();
+    let once = once.filter(|it| ONCE.contains(&&*it.kind) && it.kind != "ORDER_CONFIRMED");
+    let twice = once.filter(|it| !seen.insert((&*it.kind, &*it.order_id, &*it.channel)));
+    twice
+        .map(|it| {
+            let sentence = format!("{} was told to {} twice", it.kind, it.recipient);
+            Finding::new(I10, subject(&it.order_id, &it.id), sentence)
+        })
+        .collect()
+}
+
+/// What is told of an order stands in its log, unless that was cleaned away.
+fn made_up(world: &World) -> Vec<Finding> {
+    let Some(log) = world.outboxes.get("orders") else { return Vec::new() };
+    if log.iter().filter_map(|it| it.position).min() != Some(1) {
+        return Vec::new();
+    }
+    let known: BTreeSet<&str> = log.iter().map(|it| it.event_id.as_str()).collect();
+    let of_orders = world.notifications.iter().filter(|it| ONCE.contains(&&*it.kind));
+    of_orders
+        .filter(|it| !known.contains(it.event_id.as_str()))
+        .map(|it| {
+            let sentence = format!("{} was told, of an event that nobody published", it.kind);
             Finding::new(I10, subject(&it.order_id, &it.id), sentence)
         })
         .collect()
@@ -225,6 +264,22 @@ mod tests {
         let again = world.notifications[0].clone();
         world.notifications.push(again);
         assert_eq!(sample::subjects(&find(&world)), [sample::order_name()]);
+    }
+
+    #[test]
+    fn an_order_that_is_received_twice_by_other_events_is_found() {
+        let mut world = sample::completed();
+        world.notifications[0].kind = "ORDER_RECEIVED".to_owned();
+        assert_eq!(find(&world), []);
+        let mut again = world.notifications[0].clone();
+        again.event_id = "another".to_owned();
+        world.notifications.push(again);
+        let sentences: Vec<String> = find(&world).into_iter().map(|it| it.sentence).collect();
+        assert!(sentences[0].ends_with("twice"), "{sentences:?}");
+        assert!(sentences[1].ends_with("that nobody published"), "{sentences:?}");
+        // Whether it was published can be said of a whole log alone.
+        world.outboxes.get_mut("orders").unwrap().remove(0);
+        assert_eq!(find(&world).len(), 1);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! I8: the history of an order is a path, each revision one step of it; so is a parcel's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Finding, Invariant::I8};
-use crate::world::{OrderEvent, World};
+use crate::world::{OrderEvent, Saga, World};
 
 pub(super) fn find(world: &World) -> Vec<Finding> {
     let mut histories: BTreeMap<&str, Vec<&OrderEvent>> = BTreeMap::new();
@@ -22,8 +22,35 @@ pub(super) fn find(world: &World) -> Vec<Finding> {
     findings.extend(
         histories.keys().map(|id| Finding::of_order(I8, id, "has a history, but is not there")),
     );
+    findings.extend(led_by_two(world));
     findings.extend(parcels(world));
     findings
+}
+
+/// Who works on a saga hears that his own step was undone only if another one has turned it round;
+/// then he may record nothing, neither that nor a step forward in a saga whose order has ended.
+fn led_by_two(world: &World) -> Vec<Finding> {
+    let ended: BTreeSet<&str> = (world.orders.iter())
+        .filter(|it| is_end(&it.state) && it.state != "COMPLETED")
+        .map(|it| it.id.as_str())
+        .collect();
+    let problem = |saga: &Saga| {
+        let forward =
+            saga.reason.is_empty() && matches!(&*saga.state, "RUNNING" | "STUCK" | "DONE");
+        if saga.reason == "UNDONE" {
+            Some("recorded that its own step was undone: another one leads it".to_owned())
+        } else if forward && ended.contains(&*saga.key) && !world.moving.contains(&saga.key) {
+            Some(format!("is {} and goes forward, but its order has ended", saga.state))
+        } else {
+            None
+        }
+    };
+    (world.sagas.iter())
+        .filter_map(|saga| {
+            let sentence = format!("its saga {} {}", saga.id, problem(saga)?);
+            Some(Finding::of_order(I8, &saga.key, sentence))
+        })
+        .collect()
 }
 
 /// Revisions rise by one, up to the order's own.
@@ -193,6 +220,7 @@ mod tests {
     /// What is found in an order with this history of types and states, all in one commit each.
     fn found(history: &[(&str, &str)]) -> usize {
         let mut world = sample::in_flight();
+        world.sagas.clear();
         world.events = (1..)
             .zip(history)
             .map(|(revision, (kind, state))| OrderEvent {
@@ -292,6 +320,20 @@ mod tests {
         let mut world = sample::completed();
         world.events.last_mut().unwrap().payment_state = "AUTHORIZED".to_owned();
         assert_eq!(sample::subjects(&find(&world)), [sample::order_name()]);
+    }
+
+    #[test]
+    fn a_saga_that_two_have_led_is_found() {
+        let changes: [fn(&mut Saga); 3] = [
+            |saga| saga.reason = "UNDONE".to_owned(),
+            |saga| (saga.state, saga.reason) = ("STUCK".to_owned(), String::new()),
+            |saga| (saga.state, saga.reason) = ("RUNNING".to_owned(), String::new()),
+        ];
+        for change in changes {
+            let mut world = sample::cancelled();
+            change(&mut world.sagas[0]);
+            assert_eq!(sample::subjects(&find(&world)), [sample::order_name()]);
+        }
     }
 
     #[test]

@@ -19,7 +19,10 @@ fn what_nobody_exported_is_skipped_and_said() {
     }
     let report = report(&world, Mode::Running);
     let skipped: Vec<Invariant> = report.skipped.iter().map(|(it, _)| *it).collect();
-    assert_eq!(skipped, [Invariant::I4, Invariant::I13, Invariant::I15, Invariant::L1]);
+    assert_eq!(
+        skipped,
+        [Invariant::I4, Invariant::I13, Invariant::I15, Invariant::L1, Invariant::L3]
+    );
     assert!(report.to_string().contains("use --psp"));
 }
 
@@ -94,11 +97,12 @@ fn faults() -> Vec<(Invariant, World, Fault)> {
         (Invariant::I13, completed.clone(), |world| {
             world.history[0].answer.as_mut().unwrap().revision = 99;
         }),
-        (Invariant::I15, completed, |world| {
+        (Invariant::I15, completed.clone(), |world| {
             let watch = world.history.last_mut().unwrap();
             let crate::history::Asked::Watch { seen, .. } = &mut watch.asked else { panic!() };
             seen.remove(2);
         }),
         (Invariant::L1, in_flight, |world| world.sagas[0].state = "STUCK".to_owned()),
+        (Invariant::L3, completed, |world| world.cursors[3].position = 0),
     ]
 }

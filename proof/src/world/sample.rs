@@ -3,8 +3,8 @@
 mod parts;
 
 use self::parts::{
-    answer, attempt, authorize, capture, hold, log, mail, postings, provider, record, saga, ship,
-    watch,
+    answer, attempt, authorize, capture, cursors, hold, log, mail, postings, provider, record,
+    saga, ship, watch,
 };
 use crate::{
     check::{Finding, HISTORY},
@@ -170,6 +170,7 @@ pub(crate) fn refund_postings(reference: &str, amount: i64) -> Vec<Posting> {
 
 fn base() -> World {
     let mut world = World { at: NOON + 3_600 * SECOND, ..World::default() };
+    cursors(&mut world);
     for table in [
         "orders",
         "order_line",

@@ -147,7 +147,7 @@ impl Runner {
             Box::pin(async move { runner.write(txn, &held, writing).await })
         });
         match ctx::background("saga record", RECORD, traceparent.as_deref(), recorded).await {
-            Ok(recorded) => recorded,
+            Ok(recorded) => recorded.inspect(|()| _ = crate::telemetry::metrics().saga_steps.inc()),
             // It may have been written: what is there says so.
             Err(_late) => Err(NotRecorded::Lost),
         }

@@ -169,11 +169,21 @@ pub(super) fn mail(world: &mut World) {
             order_id: ORDER.to_owned(),
         });
     }
-    world.cursors = vec![Cursor {
-        consumer: "notifications".to_owned(),
-        source: "orders".to_owned(),
+}
+
+/// Everybody has read everything.
+pub(super) fn cursors(world: &mut World) {
+    let readers = [
+        ("notifications", "orders"),
+        ("notifications", "shipping"),
+        ("orders", "payments"),
+        ("orders", "shipping"),
+    ];
+    world.cursors.extend(readers.map(|(consumer, source)| Cursor {
+        consumer: consumer.to_owned(),
+        source: source.to_owned(),
         position: 99,
-    }];
+    }));
 }
 
 pub(super) fn watch(world: &mut World, ended: bool) {
