@@ -45,7 +45,7 @@ pub struct App {
     name: &'static str,
     descriptors: &'static [u8],
     methods: Arc<Methods>,
-    config: Config,
+    config: Box<Config>,
     listener: Arc<Listener>,
     admin: Arc<Listener>,
     address: SocketAddr,
@@ -148,7 +148,7 @@ impl App {
             events: events::Events::default(),
             draining: Draining::default(),
             tracker: TaskTracker::new(),
-            config,
+            config: Box::new(config),
         };
         app.identity()?;
         Ok(app)

@@ -1,21 +1,25 @@
 //! What a process says about itself: log lines with the trace they belong to, and metrics.
 
-use std::sync::{LazyLock, Mutex, Once, PoisonError};
+use std::sync::{LazyLock, Once};
 
 use prometheus_client::{
-    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 use tracing_subscriber::EnvFilter;
 
-use crate::{
-    config::{Config, LogFormat},
-    store::{Stats, Store},
-};
+use crate::config::{Config, LogFormat};
 
+mod labels;
 mod lines;
 pub mod names;
+mod read;
+
+pub use labels::{
+    Answer, Breaker, Call, Consumer, Dependency, Refusal, Refused, Request, Source, Taken,
+};
+pub(crate) use read::watch;
+use read::{Databases, Dependencies, Rootless, Silence};
 
 /// Bounds of every histogram of durations, in seconds (OpenTelemetry's advice for HTTP and RPC).
 const SECONDS: [f64; 14] =
@@ -75,88 +79,6 @@ pub struct Metrics {
     pub consumer_events: Family<Taken, Counter>,
     /// Events that are parked, by consumer.
     pub dead_letters: Family<Consumer, Gauge>,
-}
-
-/// The label of a consumer's progress.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct Source {
-    /// Whose log is read.
-    pub source: String,
-}
-
-/// The labels of an event that came.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct Taken {
-    /// Whose log it came from.
-    pub source: String,
-    /// `done`, `parked`, or `failed` for a try that is repeated.
-    pub outcome: &'static str,
-}
-
-/// The label of a consumer's dead letters.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct Consumer {
-    /// Who could not take them in.
-    pub consumer: String,
-}
-
-/// The labels of a call.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct Call {
-    /// `package.Service/Method`, or `_OTHER` for a method that does not exist.
-    pub rpc_method: String,
-    /// The name of the status code, such as `OK`.
-    pub rpc_response_status_code: &'static str,
-}
-
-/// The label of what concerns a dependency as a whole.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct Dependency {
-    /// Its name.
-    pub dependency: String,
-}
-
-/// The labels of a breaker.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct Breaker {
-    /// The dependency.
-    pub dependency: String,
-    /// `package.Service/Method`; empty for the breaker of all methods with few calls.
-    pub method: String,
-}
-
-/// The labels of a call that was refused before anything was sent.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct Refused {
-    /// The dependency.
-    pub dependency: String,
-    /// Why, as `ErrorInfo.reason` says it.
-    pub reason: &'static str,
-}
-
-/// The label of a call that was shed.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct Refusal {
-    /// `budget`, `load` or `bulkhead`.
-    pub why: &'static str,
-}
-
-/// The labels of an HTTP request.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct Request {
-    /// The request method, or `_OTHER`.
-    pub http_request_method: String,
-    /// The template of the route, never the path itself; empty if none matched.
-    pub http_route: String,
-    /// The status.
-    pub http_response_status_code: u16,
-}
-
-/// The label of a failed HTTP answer.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct Answer {
-    /// The status.
-    pub status: u16,
 }
 
 // === impl Metrics ===
@@ -312,107 +234,6 @@ impl Metrics {
         let _written = prometheus_client::encoding::text::encode(&mut text, &self.registry).is_ok();
         text
     }
-}
-
-/// Reads the count of calls outside of any call where `ctx` keeps it.
-#[derive(Debug)]
-struct Rootless;
-
-impl prometheus_client::collector::Collector for Rootless {
-    fn encode(
-        &self,
-        mut encoder: prometheus_client::encoding::DescriptorEncoder<'_>,
-    ) -> Result<(), std::fmt::Error> {
-        use prometheus_client::{encoding::EncodeMetric as _, metrics::counter::ConstCounter};
-        let counter = ConstCounter::new(crate::ctx::rootless_calls());
-        let help = "Calls made outside of any other call";
-        let metric =
-            encoder.encode_descriptor(names::ROOTLESS, help, None, counter.metric_type())?;
-        counter.encode(metric)
-    }
-}
-
-/// Reads for how long the registry has been silent where its answers are kept.
-#[derive(Debug)]
-struct Silence;
-
-impl prometheus_client::collector::Collector for Silence {
-    fn encode(
-        &self,
-        mut encoder: prometheus_client::encoding::DescriptorEncoder<'_>,
-    ) -> Result<(), std::fmt::Error> {
-        use prometheus_client::{encoding::EncodeMetric as _, metrics::gauge::ConstGauge};
-        let help = "For how long the registry has said nothing of a service";
-        let kind = ConstGauge::new(0.0).metric_type();
-        let mut family = encoder.encode_descriptor(names::REGISTRY_STALE, help, None, kind)?;
-        for (service, seconds) in crate::registry::stale_seconds() {
-            let labels = [("service", service)];
-            ConstGauge::new(seconds).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
-    }
-}
-
-/// Reads what is left of budgets and places when metrics are.
-#[derive(Debug)]
-struct Dependencies;
-
-impl prometheus_client::collector::Collector for Dependencies {
-    fn encode(
-        &self,
-        mut encoder: prometheus_client::encoding::DescriptorEncoder<'_>,
-    ) -> Result<(), std::fmt::Error> {
-        use prometheus_client::{encoding::EncodeMetric as _, metrics::gauge::ConstGauge};
-        let readings = crate::client::readings();
-        for (name, help, number) in [
-            (
-                names::RETRY_BUDGET,
-                "Attempts that the budget would pay for",
-                (|it| it.retry_budget) as fn(&crate::client::Reading) -> u64,
-            ),
-            (names::BULKHEAD_IN_USE, "Calls under way", |it| it.bulkhead_in_use),
-        ] {
-            let kind = ConstGauge::new(0_u64).metric_type();
-            let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
-            for reading in &readings {
-                let labels = Dependency { dependency: reading.dependency.clone() };
-                ConstGauge::new(number(reading)).encode(metric.encode_family(&labels)?)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Reads how the databases of the process joined transactions, where they keep it.
-#[derive(Debug)]
-struct Databases;
-
-static DATABASES: Mutex<Vec<Store>> = Mutex::new(Vec::new());
-
-impl prometheus_client::collector::Collector for Databases {
-    fn encode(
-        &self,
-        mut encoder: prometheus_client::encoding::DescriptorEncoder<'_>,
-    ) -> Result<(), std::fmt::Error> {
-        use prometheus_client::{encoding::EncodeMetric as _, metrics::counter::ConstCounter};
-        let databases = DATABASES.lock().unwrap_or_else(PoisonError::into_inner);
-        let stats: Vec<_> = databases.iter().map(Store::stats).collect();
-        let sum = |of: fn(&Stats) -> u64| stats.iter().map(of).sum::<u64>();
-        for (name, help, count) in [
-            (names::STORE_COMMITS, "Commits that reached the disk", sum(|it| it.commits)),
-            (names::STORE_TRANSACTIONS, "Transactions in them", sum(|it| it.transactions)),
-        ] {
-            let counter = ConstCounter::new(count);
-            let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
-            counter.encode(metric)?;
-        }
-        Ok(())
-    }
-}
-
-/// Shows in the metrics how this database joins transactions.
-pub(crate) fn watch(database: &Store) {
-    DATABASES.lock().unwrap_or_else(PoisonError::into_inner).push(database.clone());
 }
 
 /// The metrics of this process.

@@ -134,42 +134,62 @@ impl Bed {
         };
 
         let (own, bound) = flags("psp-simulator", &[database("psp"), "--control".to_owned()]);
-        bed.run(payments::psp::app(config(own, bound, |c: &mut payments::psp::config::Config| {
-            &mut c.mesh
-        })))
+        bed.run(Box::pin(payments::psp::app(config(
+            own,
+            bound,
+            |c: &mut payments::psp::config::Config| &mut c.mesh,
+        ))))
         .await;
         let secrets = format!("--secrets-dir={}", folder.display());
         let (own, bound) = flags("users", &[database("users"), secrets]);
-        bed.run(users::app(config(own, bound, |c: &mut users::Config| &mut c.mesh))).await;
+        bed.run(Box::pin(users::app(config(own, bound, |c: &mut users::Config| &mut c.mesh))))
+            .await;
         let (own, bound) = flags("catalog", &[database("catalog")]);
-        bed.run(catalog::app(config(own, bound, |c: &mut catalog::Config| &mut c.mesh))).await;
+        bed.run(Box::pin(catalog::app(config(own, bound, |c: &mut catalog::Config| &mut c.mesh))))
+            .await;
         let (own, bound) = flags("inventory", &[database("inventory")]);
-        bed.run(inventory::app(config(own, bound, |c: &mut inventory::Config| &mut c.mesh))).await;
+        bed.run(Box::pin(inventory::app(config(own, bound, |c: &mut inventory::Config| {
+            &mut c.mesh
+        }))))
+        .await;
         let provider = format!("--provider-url=http://127.0.0.1:{}", bed.ports["psp-simulator"]);
         let (own, bound) = flags("payments", &[database("payments"), provider]);
-        bed.run(payments::app(config(own, bound, |c: &mut payments::config::Config| &mut c.mesh)))
-            .await;
+        bed.run(Box::pin(payments::app(config(own, bound, |c: &mut payments::config::Config| {
+            &mut c.mesh
+        }))))
+        .await;
         let [speed, waiting] = WAITING.map(String::from);
         let (own, bound) = flags("shipping", &[database("shipping"), speed, waiting]);
-        bed.run(shipping::app(config(own, bound, |c: &mut shipping::Config| &mut c.mesh))).await;
+        bed.run(Box::pin(shipping::app(config(own, bound, |c: &mut shipping::Config| {
+            &mut c.mesh
+        }))))
+        .await;
         let mail = format!("--mail-url=file://{}", folder.join("mail").display());
         let (own, bound) = flags("notifications", &[database("notifications"), mail]);
-        bed.run(notifications::app(config(own, bound, |c: &mut notifications::Config| {
-            &mut c.mesh
-        })))
+        bed.run(Box::pin(notifications::app(config(
+            own,
+            bound,
+            |c: &mut notifications::Config| &mut c.mesh,
+        ))))
         .await;
         let (own, bound) = flags("orders", &[database("orders")]);
-        bed.run(orders::app(config(own, bound, |c: &mut orders::Config| &mut c.mesh))).await;
+        bed.run(Box::pin(orders::app(config(own, bound, |c: &mut orders::Config| &mut c.mesh))))
+            .await;
         let edge =
             if changes.defaults_at_the_edge { &[][..] } else { &UNLIMITED.map(String::from) };
         let (own, bound) = flags("gateway", edge);
-        bed.run(gateway::app(config(own, bound, |c: &mut gateway::Config| &mut c.mesh))).await;
+        bed.run(Box::pin(gateway::app(config(own, bound, |c: &mut gateway::Config| &mut c.mesh))))
+            .await;
+        bed.all_ready().await
+    }
 
+    /// Waits for every process, and signs the admin in.
+    async fn all_ready(self) -> Self {
         for (name, service) in SERVICES {
-            bed.ready(name, service).await;
+            self.ready(name, service).await;
         }
-        let admin = bed.sign_in("admin@ordermesh.example").await;
-        Self { admin, ..bed }
+        let admin = self.sign_in("admin@ordermesh.example").await;
+        Self { admin, ..self }
     }
 
     async fn run(&self, app: impl Future<Output = anyhow::Result<App>>) {
