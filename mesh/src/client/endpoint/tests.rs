@@ -388,7 +388,9 @@ async fn t11_a_peer_that_never_greets_is_given_up_after_a_second() {
 #[tokio::test(start_paused = true)]
 async fn a_call_waits_for_the_first_instance_and_takes_it() {
     let world = World::new(&["a"]);
-    let endpoints = world.endpoints();
+    // However the jitter falls, it is tried again before the call gives up.
+    let settings = Settings { backoff: (50 * MS, 100 * MS), ..world.settings() };
+    let endpoints = Arc::new(Endpoints::with("orders", world.snapshot.subscribe(), settings));
     let late = async {
         tokio::time::sleep(300 * MS).await;
         world.start("a", Host::default());
