@@ -51,6 +51,8 @@ pub struct App {
     address: SocketAddr,
     admin_port: u16,
     tls: Option<tls::Acceptor>,
+    /// With `--tls-ca`: how callees are reached.
+    connector: Option<tls::Connector>,
     registry: Registry,
     sign_in: SignIn,
     keys: Keys,
@@ -114,6 +116,8 @@ impl App {
             Methods::of(descriptors).context("the contract's descriptors are malformed")?;
         let registry = known::registry(&config)?;
         let tls = tls::Acceptor::new(&config.tls)?;
+        let trusts = config.tls.tls_ca.is_some();
+        let connector = trusts.then(|| tls::Connector::new(&config.tls)).transpose()?;
         let bound = match config.bound.take() {
             Some(bound) => {
                 Bound { listen: bound.listen.try_clone()?, admin: bound.admin.try_clone()? }
@@ -134,6 +138,7 @@ impl App {
             address,
             admin_port,
             tls,
+            connector,
             registry,
             sign_in: SignIn::default(),
             keys: Keys::none(),
@@ -182,27 +187,33 @@ impl App {
         self.address
     }
 
-    /// A callee: a name of the registry, or `http://host:port`.
+    /// A callee: a name of the registry, `http://host:port`, or `https://host:port`. With
+    /// `--tls-ca` those of the registry are called over TLS, too.
     #[must_use]
     pub fn channel(&self, name_or_url: &str) -> Channel {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(channel) = channels.get(name_or_url) {
             return channel.clone();
         }
-        let snapshots = match name_or_url.strip_prefix("http://") {
-            Some(address) => {
-                Snapshot::fixed(&address.parse().into_iter().collect::<Vec<Address>>())
+        let at = |address: &str| Snapshot::fixed(address.parse::<Address>().ok().as_slice());
+        let connector = self.connector.clone();
+        let (snapshots, tls) = match name_or_url.split_once("://") {
+            Some(("https", address)) if connector.is_some() => (at(address), connector),
+            Some(("https", _)) => {
+                tracing::error!(callee = name_or_url, "without --tls-ca nobody is called by https");
+                (Snapshot::fixed(&[]), None)
             }
+            Some((_, address)) => (at(address), None),
             // Ready only once it has called itself, it is not yet known where others look.
-            None if name_or_url == self.name => Snapshot::fixed(&[self.own_address()]),
-            None => self.registry.watch(name_or_url),
+            None if name_or_url == self.name => (Snapshot::fixed(&[self.own_address()]), connector),
+            None => (self.registry.watch(name_or_url), connector),
         };
         let nobody = |known: &Snapshot| known.fetched_at.is_some() && known.instances.is_empty();
         if nobody(&snapshots.borrow()) {
             tracing::warn!(callee = name_or_url, "{name_or_url} is not in the registry");
         }
-        let channel =
-            Channel::new(name_or_url, snapshots, self.sign_in.clone(), Arc::clone(&self.methods));
+        let (sign_in, methods) = (self.sign_in.clone(), Arc::clone(&self.methods));
+        let channel = Channel::new(name_or_url, snapshots, sign_in, methods, tls);
         channels.insert(name_or_url.to_owned(), channel.clone());
         channel
     }

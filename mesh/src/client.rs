@@ -25,6 +25,7 @@ use crate::{
     auth::SignIn,
     marks,
     registry::{Address, Snapshot},
+    tls,
 };
 
 mod fallback;
@@ -100,15 +101,17 @@ impl Channel {
         instances: watch::Receiver<Arc<Snapshot>>,
         sign_in: SignIn,
         facts: Arc<Methods>,
+        tls: Option<tls::Connector>,
     ) -> Self {
-        let endpoints = Arc::new(endpoint::Endpoints::new(name, instances));
+        let network = tls.map_or(connect::Network::Tcp, connect::Network::Tls);
+        let endpoints = Arc::new(endpoint::Endpoints::over(name, instances, network));
         Self(Callee::new(name.into(), endpoints, sign_in, facts, Policy::default()))
     }
 
     /// A callee at fixed addresses, called without a token of our own: how tools and tests call.
     #[must_use]
     pub fn to(name: &str, addresses: &[Address]) -> Self {
-        Self::new(name, Snapshot::fixed(addresses), SignIn::default(), Methods::of_mesh())
+        Self::new(name, Snapshot::fixed(addresses), SignIn::default(), Methods::of_mesh(), None)
     }
 
     /// The same callee over the same connections, under another policy and with a budget, places

@@ -38,8 +38,9 @@ pub struct Settings {
     #[arg(long = "tls-key", env = "MESH_TLS_KEY", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
 
-    /// File with the certificates that others' certificates must be issued by, as PEM. Needed for
-    /// `https://` and for `--client-auth`.
+    /// File with the certificates that others' certificates must be issued by, as PEM. With it,
+    /// callees are called over TLS by the host under which the registry has them; `--client-auth`
+    /// needs it, too.
     #[arg(long = "tls-ca", env = "MESH_TLS_CA")]
     pub tls_ca: Option<PathBuf>,
 

@@ -26,6 +26,8 @@ use tokio::{
     net::TcpStream,
     sync::oneshot,
 };
+use tonic::Code;
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -137,6 +139,33 @@ async fn a_certificate_is_good_for_its_names_and_by_its_authority_alone() {
     assert!(format!("{wrong_name:#}").contains("not valid for name"), "{wrong_name:#}");
     let stranger = ask(port, "localhost", &Authority::new().trust()).await.expect_err("a stranger");
     assert!(format!("{stranger:#}").contains("invalid peer certificate"), "{stranger:#}");
+}
+
+#[tokio::test]
+async fn a_channel_speaks_tls_to_whom_it_trusts_and_to_nobody_else() {
+    let authority = Authority::new();
+    let (port, _stop) = process(authority.settings(&["127.0.0.1"]), PATIENCE);
+    let ask = async |tls: Settings, callee: String| {
+        let registry = format!("static://?hop=127.0.0.1:{port}");
+        let mut config = Config::for_tests(Bound::free().unwrap(), &registry);
+        config.tls = tls;
+        let app = App::new("asks", DESCRIPTORS, config).unwrap();
+        let mut health = HealthClient::new(app.channel(&callee));
+        let asked = health.check(HealthCheckRequest::default());
+        mesh::ctx::background("ask", PATIENCE, None, asked).await.unwrap().map(|_healthy| ())
+    };
+    let url = format!("https://127.0.0.1:{port}");
+    ask(authority.trust(), url.clone()).await.unwrap();
+    ask(authority.trust(), "hop".to_owned()).await.unwrap();
+    // A stranger's certificate, no trust at all, and plaintext.
+    for (tls, callee) in [
+        (Authority::new().trust(), url.clone()),
+        (Settings::default(), url),
+        (authority.trust(), format!("http://127.0.0.1:{port}")),
+    ] {
+        let refused = ask(tls, callee).await.expect_err("no call");
+        assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    }
 }
 
 #[tokio::test]

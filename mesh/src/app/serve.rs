@@ -74,6 +74,9 @@ impl App {
         }
         let mut listening = JoinSet::new();
         listening.spawn(readiness.keep(self.draining.clone()));
+        if let Some(connector) = self.connector.take() {
+            listening.spawn(connector.keep(self.draining.clone()));
+        }
         if let Some(tls) = self.tls.take() {
             listening.spawn(tls.keep(self.draining.clone()));
         }

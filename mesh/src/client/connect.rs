@@ -1,4 +1,4 @@
-//! One connection: address, TCP, HTTP/2.
+//! One connection: address, TCP, TLS, HTTP/2.
 
 use std::{
     io,
@@ -20,12 +20,12 @@ use tokio::{
 };
 use tonic::body::Body;
 
-use crate::registry::Address;
+use crate::{registry::Address, tls};
 
 /// What connections are like.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
-    /// How long one may take to open: address, TCP, HTTP/2 up to the peer's settings.
+    /// How long one may take to open: address, TCP, TLS, HTTP/2 up to the peer's settings.
     pub(super) timeout: Duration,
     /// HTTP/2 pings: how often where nothing is heard, and how long for the answer.
     pub(super) keepalive: (Duration, Duration),
@@ -39,6 +39,8 @@ pub(super) struct Settings {
 pub(super) enum Network {
     #[default]
     Tcp,
+    /// TCP, and TLS over it.
+    Tls(tls::Connector),
     /// Pipes, to hosts that a test plays: there time can be paused.
     #[cfg(test)]
     Memory(Hosts),
@@ -163,11 +165,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Heard<T> {
 pub(super) async fn dial(address: &Address, settings: &Settings) -> Result<Connected, Error> {
     let dialled = async {
         match &settings.network {
-            Network::Tcp => {
-                let host = address.host.trim_start_matches('[').trim_end_matches(']');
-                let stream = TcpStream::connect((host, address.port)).await?;
-                stream.set_nodelay(true)?;
-                handshake(stream, settings).await
+            Network::Tcp => handshake(tcp(address).await?, settings).await,
+            Network::Tls(connector) => {
+                let stream = tcp(address).await?;
+                handshake(connector.connect(host(address), stream).await?, settings).await
             }
             #[cfg(test)]
             Network::Memory(hosts) => {
@@ -185,6 +186,17 @@ pub(super) async fn dial(address: &Address, settings: &Settings) -> Result<Conne
         Ok(dialled) => dialled,
         Err(_elapsed) => Err(Error::Late(settings.timeout)),
     }
+}
+
+async fn tcp(address: &Address) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((host(address), address.port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// An IP address of version 6 has brackets in a URL, and nowhere else.
+fn host(address: &Address) -> &str {
+    address.host.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// Speaks HTTP/2 over `io`, and has heard the peer do the same.

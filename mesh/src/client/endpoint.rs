@@ -65,8 +65,13 @@ impl Default for Settings {
 
 impl Endpoints {
     /// Begins to connect to the instances of `name`, in the background, until dropped.
-    pub(super) fn new(name: &str, instances: watch::Receiver<Arc<Snapshot>>) -> Self {
-        Self::with(name, instances, Settings::default())
+    pub(super) fn over(
+        name: &str,
+        instances: watch::Receiver<Arc<Snapshot>>,
+        network: connect::Network,
+    ) -> Self {
+        let connect = connect::Settings { network, ..connect::Settings::default() };
+        Self::with(name, instances, Settings { connect, ..Settings::default() })
     }
 
     /// The same, with settings of its own.
