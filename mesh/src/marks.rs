@@ -14,8 +14,10 @@ pub(crate) const LOCAL: &str = "mesh-local";
 pub(crate) const DEPENDENCY: &str = "mesh-dependency";
 /// What an answer has to do without: names of dependencies, with commas between them.
 pub const DEGRADED: &str = "mesh-degraded";
-/// Why a server refused a call before it began: `budget`.
+/// Why a server refused a call before it began: [`BUDGET`], `load` or `bulkhead`.
 pub(crate) const REFUSED: &str = "mesh-refused";
+/// The call had less time than it takes.
+pub(crate) const BUDGET: &str = "budget";
 /// When to try again, in milliseconds; a negative number says not to.
 pub(crate) const PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// How many attempts came before this one.

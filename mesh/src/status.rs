@@ -252,12 +252,17 @@ pub(crate) fn refused(failure: &Failure) -> Status {
     let metadata = status.metadata_mut();
     match failure {
         Failure::Budget { .. } => {
-            metadata.insert(marks::REFUSED, tonic::metadata::MetadataValue::from_static("budget"));
+            metadata
+                .insert(marks::REFUSED, tonic::metadata::MetadataValue::from_static(marks::BUDGET));
         }
         Failure::Shed(pushback) => {
             metadata.insert(marks::REFUSED, tonic::metadata::MetadataValue::from_static("load"));
             let pushback = u64::try_from(pushback.as_millis()).unwrap_or(u64::MAX);
             metadata.insert(marks::PUSHBACK, pushback.into());
+        }
+        Failure::Bulkhead(_) => {
+            metadata
+                .insert(marks::REFUSED, tonic::metadata::MetadataValue::from_static("bulkhead"));
         }
         Failure::Deadline
         | Failure::Timeout(_)
@@ -270,7 +275,6 @@ pub(crate) fn refused(failure: &Failure) -> Status {
         | Failure::Duty(_)
         | Failure::Denied(_)
         | Failure::Token(_)
-        | Failure::Bulkhead(_)
         | Failure::Draining
         | Failure::TooLarge(_)
         | Failure::Certificate(_)

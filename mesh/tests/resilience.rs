@@ -423,7 +423,7 @@ async fn a_call_that_cannot_be_over_in_time_is_not_sent() {
 
 #[tokio::test]
 async fn what_has_too_much_to_do_is_asked_less() {
-    let peer = Peer::new([], Act::Fail(Code::ResourceExhausted));
+    let peer = Peer::new([], Act::Push(Code::ResourceExhausted, "50"));
     let channel = peer.bare(Policy { throttle: true, ..unbroken() });
     let mut shed = 0;
     for _ in 0..500 {
@@ -436,6 +436,30 @@ async fn what_has_too_much_to_do_is_asked_less() {
     }
     assert_eq!(peer.asked() + shed, 500);
     assert!(peer.asked() < 50, "{} of 500 were sent", peer.asked());
+}
+
+#[tokio::test]
+async fn a_quota_is_an_answer_and_opens_no_breaker() {
+    // Whoever locks an account by wrong passwords must not lock all others out.
+    let peer = Peer::new([], Act::Fail(Code::ResourceExhausted));
+    let channel = peer.bare(Policy::default());
+    for _ in 0..100 {
+        let status = in_call().scope(write(&channel)).await.expect_err("it has had enough");
+        assert_eq!(judge(&status), Verdict::Unsure);
+    }
+    assert_eq!(peer.asked(), 100);
+    assert_eq!(*channel.breaker("").borrow(), State::Closed);
+}
+
+#[tokio::test]
+async fn a_burst_that_is_shed_opens_no_breaker_by_itself() {
+    let peer = Peer::new([], Act::Push(Code::ResourceExhausted, "50"));
+    let channel = peer.bare(Policy { throttle: false, ..Policy::default() });
+    for _ in 0..10 {
+        in_call().scope(write(&channel)).await.expect_err("it has too much to do");
+    }
+    assert_eq!(peer.asked(), 10);
+    assert_eq!(*channel.breaker("").borrow(), State::Closed);
 }
 
 #[tokio::test]

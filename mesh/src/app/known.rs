@@ -40,8 +40,9 @@ impl App {
             let host = address.host.trim_matches(['[', ']']);
             format!("{}-{host}-{}", self.name, address.port)
         });
-        let health = if self.edge.is_some() {
-            // It speaks no gRPC; the admin port says the same over HTTP.
+        let health = if self.edge.is_some() || self.tls.is_some() {
+            // It speaks no gRPC, or to whom trusts its certificate alone; the admin port says the
+            // same over HTTP.
             let admin = Address { port: self.admin_port, ..address.clone() };
             Health::Http(format!("http://{admin}/ready"))
         } else {

@@ -100,6 +100,11 @@ impl Keys {
         }
     }
 
+    /// Whether there are keys; asks for them while there are none.
+    pub(crate) async fn are_known(&self) -> bool {
+        !self.0.known.load().is_empty() || self.refresh(FRESH).await
+    }
+
     /// Fetches the keys unless somebody did within `age`. Says whether any are known.
     pub(crate) async fn refresh(&self, age: Duration) -> bool {
         let Some(fetch) = &self.0.fetch else { return false };

@@ -70,8 +70,14 @@ impl Attempt {
 
     /// How an answer with these headers, or trailers, ends it.
     pub(super) fn end_of(&self, code: Code, headers: &HeaderMap) -> End {
-        if headers.contains_key(marks::REFUSED) {
+        let refused = headers.get(marks::REFUSED);
+        if refused.is_some_and(|why| why == marks::BUDGET) {
             return End::RefusedForTime;
+        }
+        // Whoever has too much to do says so, or says when to come again.
+        let silent = refused.is_none() && Pushback::of(headers) == Pushback::Silent;
+        if code == Code::ResourceExhausted && silent {
+            return End::Quota;
         }
         let late = self.began.elapsed() >= self.had;
         End::of(code, self.had, self.fair(), late)
@@ -92,7 +98,8 @@ impl Attempt {
             return;
         }
         if let Some(leave) = self.leave.take() {
-            let judged = Judged { verdict: BreakerVerdict::Success, slow: false, after: None };
+            let judged =
+                Judged { verdict: BreakerVerdict::Success, slow: false, soft: false, after: None };
             leave.settle(judged, clock::instant());
         }
     }
@@ -121,7 +128,13 @@ impl Attempt {
         let took = now.saturating_duration_since(self.began);
         let Some(leave) = self.leave.take() else { return (outcome, took) };
         let slow = took > self.had / 2;
-        leave.settle(Judged { verdict: outcome.breaker, slow, after: said.after }, now);
+        let soft = outcome.endpoint == EndpointVerdict::Soft;
+        leave.settle(Judged { verdict: outcome.breaker, slow, soft, after: said.after }, now);
+        if matches!(end, End::Late { .. }) && self.method.facts.unary {
+            // It takes longer than this: without that, a method that always does never had more.
+            let least = self.method.latency.expected(now).max(took);
+            self.method.latency.record(least, now);
+        }
         match outcome.breaker {
             BreakerVerdict::Neutral => return (outcome, took),
             BreakerVerdict::Failure => self.callee.budget.ended(true),

@@ -91,6 +91,8 @@ pub(super) struct Judged {
     pub(super) verdict: BreakerVerdict,
     /// It took more than half of the time it had.
     pub(super) slow: bool,
+    /// The callee has too much to do: a failure among others, but no sign that it is gone.
+    pub(super) soft: bool,
     /// When the callee asked to be called again.
     pub(super) after: Option<Duration>,
 }
@@ -264,7 +266,7 @@ impl Breaker {
         }
         let tick = self.tick(now);
         self.failures.count(tick, failed);
-        let mut opens = self.rule.opens(self.failures.sum(tick));
+        let mut opens = self.rule.opens(self.failures.sum(tick), judged.soft);
         if let (Some(window), Some(percent)) = (&self.slow, self.rule.slow_percent) {
             window.count(tick, judged.slow);
             let Counts { all, some } = window.sum(tick);

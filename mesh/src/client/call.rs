@@ -25,7 +25,7 @@ use super::{
 use crate::{
     auth::ON_BEHALF_OF,
     clock,
-    ctx::Ctx,
+    ctx::{Criticality, Ctx},
     deadline, marks,
     status::{self, Failure},
     telemetry,
@@ -128,7 +128,7 @@ impl Call {
         let mut number = 1;
         loop {
             let came = match self.hedge(number, &kept) {
-                Some(after) => self.hedged(after, &mut kept, &mut tried).await,
+                Some(after) => Box::pin(self.hedged(after, &mut kept, &mut tried)).await,
                 None => self.attempt(number, kept.request(), &mut tried).await,
             };
             let mut ended = match came {
@@ -301,6 +301,9 @@ impl Call {
         };
         text("grpc-timeout", timeout);
         text("traceparent", &self.ctx.trace().child().to_string());
+        if self.ctx.criticality() != Criticality::Normal {
+            text(Criticality::HEADER, self.ctx.criticality().as_str());
+        }
         // Below a retry nothing is tried again, however far below.
         let before = number.saturating_add(self.ctx.attempt()).saturating_sub(2);
         if before > 0 {

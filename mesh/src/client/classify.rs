@@ -14,6 +14,9 @@ pub(super) enum End {
     Answered(Code),
     /// The callee answered that the time left would not be enough: `mesh-refused`.
     RefusedForTime,
+    /// The callee answered that the caller has had enough: a quota, a lock. It is an answer, and
+    /// says nothing of how much the callee has to do.
+    Quota,
     /// The time of the attempt was over, or the callee said so.
     Late {
         /// What the attempt had.
@@ -110,6 +113,7 @@ impl End {
             }
             Self::Unsent => (B::Neutral, E::Neutral, A::Any, true),
             Self::Late { had, fair } if had >= fair => (B::Failure, E::Hard, A::Idempotent, true),
+            Self::Quota => (B::Success, E::Success, A::Never, true),
             Self::Late { .. } | Self::RefusedForTime => (B::Neutral, E::Neutral, A::Never, true),
             // A callee that says so itself had less time than we measured for it.
             Self::Answered(Code::DeadlineExceeded) => (B::Neutral, E::Neutral, A::Never, true),

@@ -163,7 +163,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Heard<T> {
 
 /// Connects to `address`.
 pub(super) async fn dial(address: &Address, settings: &Settings) -> Result<Connected, Error> {
-    let dialled = async {
+    // Boxed, since the shaking of hands in it is large, and every call could come to it.
+    let dialled = Box::pin(async {
         match &settings.network {
             Network::Tcp => handshake(tcp(address).await?, settings).await,
             Network::Tls(connector) => {
@@ -181,7 +182,7 @@ pub(super) async fn dial(address: &Address, settings: &Settings) -> Result<Conne
                 handshake(ours, settings).await
             }
         }
-    };
+    });
     match tokio::time::timeout(settings.timeout, dialled).await {
         Ok(dialled) => dialled,
         Err(_elapsed) => Err(Error::Late(settings.timeout)),
