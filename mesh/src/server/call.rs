@@ -263,7 +263,7 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, deadline::Malformed> {
-    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
+    let Some(value) = headers.get(deadline::HEADER) else { return Ok(None) };
     let text = value.to_str().map_err(|_not_text| deadline::Malformed)?;
     deadline::decode(text).map(Some)
 }

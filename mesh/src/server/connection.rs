@@ -33,10 +33,12 @@ const SETTINGS_HEAD: u64 = 9;
 /// What a client of HTTP/1.1 is told on a port of HTTP/2.
 const WRONG_VERSION: &[u8] = b"HTTP/1.1 505 HTTP Version Not Supported\r\nconnection: close\r\n\
     content-type: text/plain\r\ncontent-length: 39\r\n\r\nThis port speaks gRPC, over HTTP/2 only";
+/// How long it is read on for that, and how much.
+const LINGER: (Duration, u64) = (Duration::from_secs(1), 64 << 10);
 /// HTTP/1.1: what waits to be written to a client that reads slowly, in bytes; the head of a
 /// request fits in.
 const BUFFER: usize = 64 << 10;
-/// HTTP/1.1: how long the head of a request may take.
+/// HTTP/1.1: how long the head of a request may take, from its first byte; twice as long at most.
 const HEAD: Duration = Duration::from_secs(10);
 /// HTTP/2: streams that were reset before they were taken up, or by us for the client's errors.
 const RESETS: (usize, usize) = (20, 256);
@@ -114,7 +116,14 @@ where
     let io = TokioIo::new(Metered::new(io, first, Arc::clone(&link)));
     let served = Served::new(service, Arc::clone(&link));
     match version {
-        Version::Http1 => drive(http1().serve_connection(io, served), &link, settings).await,
+        Version::Http1 => {
+            let connection = http1().serve_connection(io, served);
+            tokio::select! {
+                biased;
+                ended = drive(connection, &link, settings) => ended,
+                () = slow_head(&link) => Ended::Cut(Why::Silent),
+            }
+        }
         Version::Http2 => {
             let connection = http2(settings).serve_connection(io, served);
             tokio::select! {
@@ -155,14 +164,16 @@ where
 }
 
 /// Tells a client of HTTP/1.1 what is wrong; others would not understand anything.
-async fn refuse<I: AsyncWrite + Unpin>(io: &mut I, first: &[u8]) -> io::Error {
+async fn refuse<I: AsyncRead + AsyncWrite + Unpin>(io: &mut I, first: &[u8]) -> io::Error {
     let methods = [&b"GET "[..], b"POST ", b"HEAD ", b"PUT ", b"OPTIONS ", b"DELETE ", b"PATCH "];
     if methods.iter().any(|method| first.starts_with(method)) {
         let told = async {
             io.write_all(WRONG_VERSION).await?;
-            io.shutdown().await
+            io.shutdown().await?;
+            // What is closed with bytes unread is reset, and the answer with it is lost.
+            tokio::io::copy(&mut io.take(LINGER.1), &mut tokio::io::sink()).await
         };
-        if let Err(error) = told.await {
+        if let Ok(Err(error)) = timeout(LINGER.0, told).await {
             return error;
         }
     }
@@ -246,6 +257,18 @@ async fn mute(link: &Link, settings: &Settings, begun: Instant) {
     }
 }
 
+/// Resolves when an HTTP/1.1 client takes too long for the head of a request. hyper's own timer
+/// is not for us: it runs while nothing is asked, too, and cuts connections that clients keep.
+async fn slow_head(link: &Link) {
+    loop {
+        let ends = link.head_since().map_or_else(|| clock::instant() + HEAD, |since| since + HEAD);
+        if clock::instant() >= ends {
+            return;
+        }
+        sleep_until(ends).await;
+    }
+}
+
 fn finished(ended: Result<(), hyper::Error>) -> Ended {
     match ended {
         Ok(()) => Ended::Finished,
@@ -258,7 +281,7 @@ fn http1() -> http1::Builder {
     // A client that closes its side has gone: a stream that waits for news ends there and then.
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
+        .header_read_timeout(None)
         .half_close(false)
         .max_buf_size(BUFFER);
     builder

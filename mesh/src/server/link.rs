@@ -56,6 +56,9 @@ pub(super) struct Link {
     /// Bytes in both directions, as far as the sockets took them; and those that came in.
     moved: AtomicU64,
     read: AtomicU64,
+    /// When the head of a request began to come in that is not whole yet, in milliseconds after
+    /// `born` and one more; 0 if none does.
+    head: AtomicU64,
     open: AtomicUsize,
     /// When the last call ended, in milliseconds after `born`.
     ended: AtomicU64,
@@ -127,6 +130,8 @@ impl Link {
             born: clock::instant(),
             moved: AtomicU64::new(0),
             read: AtomicU64::new(0),
+            // Its first bytes have come already.
+            head: AtomicU64::new(1),
             open: AtomicUsize::new(0),
             ended: AtomicU64::new(0),
             given_up: AtomicI64::new(0),
@@ -144,6 +149,12 @@ impl Link {
         (!self.busy()).then(|| self.born + ended)
     }
 
+    /// Since when the head of a request comes in; `None` if there is nothing of one.
+    pub(super) fn head_since(&self) -> Option<Instant> {
+        let since = self.head.load(Ordering::Relaxed).checked_sub(1)?;
+        (!self.busy()).then(|| self.born + Duration::from_millis(since))
+    }
+
     /// How many bytes went over the connection, in either direction.
     pub(super) fn moved(&self) -> u64 {
         self.moved.load(Ordering::Relaxed)
@@ -154,7 +165,13 @@ impl Link {
         self.read.load(Ordering::Relaxed)
     }
 
+    fn age(&self) -> u64 {
+        let age = clock::instant().saturating_duration_since(self.born).as_millis();
+        u64::try_from(age).unwrap_or(u64::MAX)
+    }
+
     fn open(self: &Arc<Self>) -> Open {
+        self.head.store(0, Ordering::Relaxed);
         self.open.fetch_add(1, Ordering::AcqRel);
         Open { link: Arc::clone(self), begun: clock::instant(), answered: false }
     }
@@ -180,8 +197,7 @@ impl Drop for Open {
         if !self.answered && now.saturating_duration_since(self.begun) < RAPID {
             self.link.gave_up();
         }
-        let age = now.saturating_duration_since(self.link.born).as_millis();
-        self.link.ended.store(u64::try_from(age).unwrap_or(u64::MAX), Ordering::Release);
+        self.link.ended.store(self.link.age(), Ordering::Release);
         self.link.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
@@ -285,6 +301,9 @@ impl<I: AsyncRead + Unpin> AsyncRead for Metered<I> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
         let read = buf.filled().len().saturating_sub(before);
+        if !this.link.busy() && this.link.head.load(Ordering::Relaxed) == 0 {
+            this.link.head.store(this.link.age() + 1, Ordering::Relaxed);
+        }
         count(&this.link.read, read);
         count(&this.link.moved, read);
         Poll::Ready(Ok(()))

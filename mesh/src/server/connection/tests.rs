@@ -264,6 +264,44 @@ async fn the_edge_speaks_both_versions() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_of_http_1_may_keep_its_connection_as_long_as_one_of_http_2() {
+    let (bench, mut io) = Bench::new(Wire::Http, 1 << 10);
+    for _ in 0..3 {
+        io.write_all(b"GET /ok HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut answer = [0; 1 << 10];
+        let read = io.read(&mut answer).await.unwrap();
+        assert!(answer[..read].starts_with(b"HTTP/1.1 200 OK"), "{answer:?}");
+        sleep(8 * MINUTE).await;
+    }
+    assert!(!bench.ended.is_finished(), "the last call is 8 minutes old");
+    let (ended, took) = bench.end().await;
+    assert!(matches!(ended, Ended::Finished), "{ended:?}");
+    assert!(took >= 27 * MINUTE && took <= 33 * MINUTE, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_of_http_1_that_takes_too_long_for_the_head_of_a_request_is_cut() {
+    for before in [&b""[..], b"GET /ok HTTP/1.1\r\nhost: x\r\n\r\n"] {
+        let (bench, mut io) = Bench::new(Wire::Http, 1 << 10);
+        io.write_all(before).await.unwrap();
+        sleep(MINUTE * u32::from(!before.is_empty())).await;
+        let slow = clock::instant();
+        let trickle = async {
+            for byte in b"GET /ok HTTP/1.1\r\nhost: x\r\nx: ".iter().cycle() {
+                if io.write_all(&[*byte]).await.is_err() {
+                    return;
+                }
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        trickle.await;
+        let took = slow.elapsed();
+        assert!(took >= HEAD && took <= 2 * HEAD + Duration::from_secs(1), "{took:?}");
+        assert!(matches!(bench.end().await.0, Ended::Cut(Why::Silent)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connection_allows_256_calls_and_16_kib_of_headers() {
     let (_bench, mut io) = Bench::new(Wire::Http2, 1 << 10);
     io.write_all(PREFACE).await.unwrap();
