@@ -62,6 +62,9 @@ pub enum Denied {
     /// The rpc has no rule: nobody may call it.
     #[error("nobody may call this")]
     NoRule,
+    /// There is no such rpc.
+    #[error("there is no such rpc here")]
+    NoMethod,
     /// Nobody said who calls.
     #[error("it is not known who calls")]
     Nobody,
@@ -126,7 +129,7 @@ impl Auth {
         if rule::is_open(path) {
             return Ok(());
         }
-        let rule = self.rules.rule(path).ok_or(Denied::NoRule)?;
+        let rule = self.rules.find(path)?;
         let mut caller = match bearer(headers) {
             None if rule.anonymous => return Ok(()),
             None => return Err(TokenProblem::Missing.into()),

@@ -9,7 +9,7 @@ use std::{collections::HashMap, error::Error, fmt::Write as _, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::marks;
+use crate::{auth::Denied, marks};
 
 /// The domain of the reasons that mesh itself gives.
 pub const DOMAIN: &str = "ordermesh.mesh.v1";
@@ -131,6 +131,7 @@ impl Explain for Failure {
                 tell(Code::Unavailable, "CONNECTION_LOST").with("dependency", callee)
             }
             Self::Panic(_) | Self::Duty(_) => tell(Code::Internal, "INTERNAL"),
+            Self::Denied(Denied::NoMethod) => tell(Code::Unimplemented, "METHOD_UNKNOWN"),
             Self::Denied(_) => tell(Code::PermissionDenied, "PERMISSION_DENIED"),
             Self::Token(TokenProblem::KeysUnavailable) => {
                 tell(Code::Unavailable, "DEPENDENCY_DOWN")

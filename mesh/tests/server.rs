@@ -374,7 +374,7 @@ async fn what_cannot_be_read_has_a_clear_status_and_the_connection_lives_on() {
         ),
         ("half a message", call("GetJwks", cut, &[]), Code::Internal),
         ("no protobuf", call("GetJwks", wrong, &[]), Code::Internal),
-        ("a method that is not there", call("Nothing", empty(), &[]), Code::PermissionDenied),
+        ("a method that is not there", call("Nothing", empty(), &[]), Code::Unimplemented),
     ] {
         let (code, _) = answer(&mut client, request).await;
         assert_eq!(code, expected, "{what}");

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use prost_reflect::{DescriptorPool, DynamicMessage, Value};
 
-use super::{CUSTOMER, Caller};
+use super::{CUSTOMER, Caller, Denied};
 
 /// The rule of one rpc.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,8 +22,8 @@ pub struct Rule {
 /// The rules of every rpc that the descriptors know.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
-    /// By `/package.Service/Method`.
-    by_path: HashMap<String, Rule>,
+    /// By `/package.Service/Method`; `None` where the contract has no rule.
+    by_path: HashMap<String, Option<Rule>>,
 }
 
 // === impl Rules ===
@@ -42,14 +42,12 @@ impl Rules {
         let by_path = pool
             .services()
             .flat_map(|service| service.methods().collect::<Vec<_>>())
-            .filter_map(|method| {
+            .map(|method| {
                 let options = method.options();
-                if !options.has_extension(&option) {
-                    return None;
-                }
-                let value = options.get_extension(&option);
                 let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
-                Some((path, Rule::read(value.as_message()?)))
+                let value = options.has_extension(&option).then(|| options.get_extension(&option));
+                let rule = value.and_then(|value| value.as_message().map(Rule::read));
+                (path, rule)
             })
             .collect();
         Ok(Self { by_path })
@@ -58,7 +56,12 @@ impl Rules {
     /// The rule of the method at `path`, as `/package.Service/Method`.
     #[must_use]
     pub fn rule(&self, path: &str) -> Option<&Rule> {
-        self.by_path.get(path)
+        self.by_path.get(path)?.as_ref()
+    }
+
+    /// The same, or why nobody is let in.
+    pub(super) fn find(&self, path: &str) -> Result<&Rule, Denied> {
+        self.by_path.get(path).ok_or(Denied::NoMethod)?.as_ref().ok_or(Denied::NoRule)
     }
 }
 
