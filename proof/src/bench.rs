@@ -143,7 +143,7 @@ impl Orders {
             accepted.push(good(&burst)?.rate());
             let after = self.commits().await?;
             joined = ((after.1 - before.1) / (after.0 - before.0).max(1)).max(1);
-            self.quiet(&buyer).await?;
+            quiet(&buyer, self.provider).await?;
             progress(&format!("round {} of {ROUNDS}: confirmed", round + 1));
             let before = cpu::spent(&pids);
             let sustained = buyer.closed(AT_ONCE, self.each, Until::Confirmed).await;
@@ -164,7 +164,7 @@ impl Orders {
         progress(&format!("open loop at {half:.0} orders/s"));
         let create = buyer.open(half, self.each * 2, Until::Accepted).await;
         good(&create)?;
-        self.quiet(&buyer).await?;
+        quiet(&buyer, self.provider).await?;
         let from = clock::micros(clock::now());
         let whole = buyer.open(half, self.each * 2, Until::Confirmed).await;
         good(&whole)?;
@@ -215,10 +215,15 @@ impl Orders {
             ),
         });
         if let Some(registry) = &self.pair {
-            let pair = pair::measure(&buyer, registry, &self.pair_pids, self.each).await?;
+            let pair = self.pair(&buyer, registry).await?;
             pair.add_to(&mut report);
         }
         Ok(report)
+    }
+
+    async fn pair(&self, buyer: &Buyer, registry: &str) -> anyhow::Result<pair::Pair> {
+        // What is accepted has to be carried out before the other's turn, which takes longer.
+        pair::measure(buyer, registry, &self.pair_pids, self.each / 3, self.provider).await
     }
 
     /// Tells the simulator to take its time over every authorization.
@@ -258,19 +263,6 @@ impl Orders {
         Ok(Sources { services, authorization, provider: None, maildir: None, history: None })
     }
 
-    /// Waits until what was accepted is carried out: the next order is confirmed at once.
-    async fn quiet(&self, buyer: &Buyer) -> anyhow::Result<()> {
-        for _ in 0..60 {
-            let probe = buyer.closed(1, Duration::from_millis(1), Until::Confirmed).await;
-            let calm = self.provider * 3 + Duration::from_millis(50);
-            if probe.latencies.first().is_some_and(|latency| *latency < calm) {
-                return Ok(());
-            }
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-        anyhow::bail!("the mesh does not come to rest")
-    }
-
     /// Commits of the orders service so far, and transactions in them.
     async fn commits(&self) -> anyhow::Result<(usize, usize)> {
         let (_, text) = get(&self.orders_admin, "/metrics").await?;
@@ -289,6 +281,19 @@ async fn get(base: &str, path: &str) -> anyhow::Result<(StatusCode, String)> {
     let answer = http.call(Method::GET, path, HeaderMap::new(), Bytes::new(), SOON);
     let (status, body) = answer.await.with_context(|| format!("{base}{path} does not answer"))?;
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
+}
+
+/// Waits until what was accepted is carried out: the next order is confirmed at once.
+async fn quiet(buyer: &Buyer, provider: Duration) -> anyhow::Result<()> {
+    for _ in 0..120 {
+        let probe = buyer.closed(1, Duration::from_millis(1), Until::Confirmed).await;
+        let calm = provider * 3 + Duration::from_millis(50);
+        if probe.latencies.first().is_some_and(|latency| *latency < calm) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    anyhow::bail!("the mesh does not come to rest")
 }
 
 /// A load in which an order failed has no figures.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::Value;
 
-use super::{AT_ONCE, good, median, rounded};
+use super::{AT_ONCE, good, median, quiet, rounded};
 use crate::{
     access::Place,
     cli::progress,
@@ -43,6 +43,7 @@ pub(super) async fn measure(
     registry: &str,
     pids: &[u32],
     each: Duration,
+    provider: Duration,
 ) -> anyhow::Result<Pair> {
     let place = Place { registry: registry.to_owned() };
     let twin = async |name: &str, pid: Option<&u32>| -> anyhow::Result<Twin> {
@@ -57,11 +58,11 @@ pub(super) async fn measure(
         progress(&format!("turn {} of {TURNS}: with delivery and without", turn + 1));
         // Who comes first changes, so that neither always works beside what the other left.
         if turn % 2 == 0 {
-            with.turn(each).await?;
-            without.turn(each).await?;
+            with.turn(each, provider).await?;
+            without.turn(each, provider).await?;
         } else {
-            without.turn(each).await?;
-            with.turn(each).await?;
+            without.turn(each, provider).await?;
+            with.turn(each, provider).await?;
         }
     }
     let ratios = with.rates.iter().zip(&without.rates).map(|(with, without)| with / without);
@@ -89,8 +90,8 @@ impl Pair {
 // === impl Twin ===
 
 impl Twin {
-    async fn turn(&mut self, each: Duration) -> anyhow::Result<()> {
-        // Connections and caches are warm; what it left last time is done.
+    async fn turn(&mut self, each: Duration, provider: Duration) -> anyhow::Result<()> {
+        // Connections and caches are warm.
         good(&self.buyer.closed(8, each / 5, Until::Confirmed).await)?;
         let before = cpu::spent(&[self.pid]);
         let burst = self.buyer.closed(AT_ONCE, each, Until::Accepted).await;
@@ -98,6 +99,7 @@ impl Twin {
         let orders = u32::try_from(good(&burst)?.latencies.len())?;
         self.rates.push(burst.rate());
         self.costs.push(spent.as_secs_f64() * 1_000_000.0 / f64::from(orders));
-        Ok(())
+        // Nothing of it is left to do beside the other's turn.
+        quiet(&self.buyer, provider).await
     }
 }
