@@ -87,7 +87,7 @@ pub trait Within<T> {
 pub enum Verdict {
     /// The callee decided, and said no. Asking again gives the same answer.
     No,
-    /// It was not sent. Ask again later; nothing has happened.
+    /// It was not sent, or refused before anything was done. Ask again later.
     NotSent,
     /// It may have been carried out, or may still be. Ask again with the same id.
     Unsure,
@@ -176,7 +176,8 @@ impl<T: prost::Message> Within<T> for T {
 /// Says what a failed call means for whoever must know whether it was carried out.
 #[must_use]
 pub fn judge(status: &Status) -> Verdict {
-    if status.metadata().contains_key(marks::LOCAL) {
+    let metadata = status.metadata();
+    if metadata.contains_key(marks::LOCAL) || metadata.contains_key(marks::REFUSED) {
         return Verdict::NotSent;
     }
     match status.code() {

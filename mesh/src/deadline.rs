@@ -13,6 +13,9 @@ use std::{
 
 use tokio::time::{Instant, Sleep};
 
+/// The header that a deadline travels in.
+pub(crate) const HEADER: http::HeaderName = http::HeaderName::from_static("grpc-timeout");
+
 /// The deadline passed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("deadline passed")]

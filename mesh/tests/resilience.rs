@@ -38,6 +38,7 @@ use tonic_types::StatusExt as _;
 
 const MS: Duration = Duration::from_millis(1);
 const JWKS: &str = "ordermesh.auth.v1.TokensService/GetJwks";
+const ISSUE: &str = "ordermesh.auth.v1.TokensService/IssueToken";
 
 /// What a server does with one call.
 #[derive(Clone)]
@@ -46,6 +47,8 @@ enum Act {
     Fail(Code),
     /// Fails, and says when to try again.
     Push(Code, &'static str),
+    /// Refuses, as a server with too much to do.
+    Shed,
     Work(Duration),
     Hang,
     /// Asks another one.
@@ -106,6 +109,12 @@ impl Peer {
             Act::Push(code, after) => {
                 let mut status = Status::new(code, "as the script says");
                 status.metadata_mut().insert("grpc-retry-pushback-ms", after.parse().unwrap());
+                Err(status)
+            }
+            Act::Shed => {
+                let mut status = Status::new(Code::ResourceExhausted, "as the script says");
+                status.metadata_mut().insert("mesh-refused", "load".parse().unwrap());
+                status.metadata_mut().insert("grpc-retry-pushback-ms", "1".parse().unwrap());
                 Err(status)
             }
             Act::Work(time) => {
@@ -452,14 +461,35 @@ async fn a_quota_is_an_answer_and_opens_no_breaker() {
 }
 
 #[tokio::test]
-async fn a_burst_that_is_shed_opens_no_breaker_by_itself() {
-    let peer = Peer::new([], Act::Push(Code::ResourceExhausted, "50"));
+async fn no_breaker_opens_on_what_is_shed_and_the_throttle_lessens_it() {
+    // Most of it is shed, for longer than any rule needs; what is let in is done.
+    let script = (0..60).map(|n| if n % 4 == 0 { Act::Answer } else { Act::Shed });
+    let peer = Peer::new(script, Act::Shed);
     let channel = peer.bare(Policy { throttle: false, ..Policy::default() });
-    for _ in 0..10 {
+    for _ in 0..60 {
+        _ = in_call().scope(write(&channel)).await;
+    }
+    assert_eq!(peer.asked(), 60);
+    assert_eq!(*channel.breaker("").borrow(), State::Closed);
+    assert_eq!(*channel.breaker(ISSUE).borrow(), State::Closed);
+
+    let channel = peer.bare(Policy::default());
+    for _ in 0..60 {
         in_call().scope(write(&channel)).await.expect_err("it has too much to do");
     }
-    assert_eq!(peer.asked(), 10);
-    assert_eq!(*channel.breaker("").borrow(), State::Closed);
+    assert!(peer.asked() < 100, "{} of 120", peer.asked());
+}
+
+#[tokio::test]
+async fn what_a_server_refused_was_not_begun_unless_an_attempt_before_it_was() {
+    let peer = Peer::new([], Act::Shed);
+    let status = in_call().scope(write(&peer.bare(unbroken()))).await.expect_err("shed");
+    assert_eq!((judge(&status), status.code()), (Verdict::NotSent, Code::ResourceExhausted));
+
+    let peer = Peer::new([Act::Fail(Code::Unavailable)], Act::Shed);
+    let status = in_call().scope(read(&peer.bare(unbroken()))).await.expect_err("both fail");
+    assert_eq!((judge(&status), status.code()), (Verdict::Unsure, Code::Unavailable));
+    assert!(peer.asked() > 1);
 }
 
 #[tokio::test]

@@ -94,12 +94,17 @@ impl Attempt {
 
     /// The first message of a stream came: a probe need not wait for the last.
     pub(super) fn heard(&mut self) {
-        if self.method.facts.unary || !self.leave.as_ref().is_some_and(Leave::is_probe) {
+        if self.method.facts.unary {
+            return;
+        }
+        if let Some(pick) = &mut self.pick {
+            pick.heard(self.began);
+        }
+        if !self.leave.as_ref().is_some_and(Leave::is_probe) {
             return;
         }
         if let Some(leave) = self.leave.take() {
-            let judged =
-                Judged { verdict: BreakerVerdict::Success, slow: false, soft: false, after: None };
+            let judged = Judged { verdict: BreakerVerdict::Success, slow: false, after: None };
             leave.settle(judged, clock::instant());
         }
     }
@@ -128,15 +133,16 @@ impl Attempt {
         let took = now.saturating_duration_since(self.began);
         let Some(leave) = self.leave.take() else { return (outcome, took) };
         let slow = took > self.had / 2;
-        let soft = outcome.endpoint == EndpointVerdict::Soft;
-        leave.settle(Judged { verdict: outcome.breaker, slow, soft, after: said.after }, now);
+        leave.settle(Judged { verdict: outcome.breaker, slow, after: said.after }, now);
         if matches!(end, End::Late { .. }) && self.method.facts.unary {
             // It takes longer than this: without that, a method that always does never had more.
             let least = self.method.latency.expected(now).max(took);
             self.method.latency.record(least, now);
         }
+        let accepted = end != End::Answered(Code::ResourceExhausted);
         match outcome.breaker {
-            BreakerVerdict::Neutral => return (outcome, took),
+            BreakerVerdict::Neutral if accepted => return (outcome, took),
+            BreakerVerdict::Neutral => self.callee.budget.ended(true),
             BreakerVerdict::Failure => self.callee.budget.ended(true),
             BreakerVerdict::Success => {
                 self.callee.budget.ended(false);
@@ -145,7 +151,7 @@ impl Attempt {
                 }
             }
         }
-        self.callee.throttle.ended(end != End::Answered(Code::ResourceExhausted), now);
+        self.callee.throttle.ended(accepted, now);
         (outcome, took)
     }
 }

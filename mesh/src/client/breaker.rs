@@ -91,8 +91,6 @@ pub(super) struct Judged {
     pub(super) verdict: BreakerVerdict,
     /// It took more than half of the time it had.
     pub(super) slow: bool,
-    /// The callee has too much to do: a failure among others, but no sign that it is gone.
-    pub(super) soft: bool,
     /// When the callee asked to be called again.
     pub(super) after: Option<Duration>,
 }
@@ -266,7 +264,7 @@ impl Breaker {
         }
         let tick = self.tick(now);
         self.failures.count(tick, failed);
-        let mut opens = self.rule.opens(self.failures.sum(tick), judged.soft);
+        let mut opens = self.rule.opens(self.failures.sum(tick));
         if let (Some(window), Some(percent)) = (&self.slow, self.rule.slow_percent) {
             window.count(tick, judged.slow);
             let Counts { all, some } = window.sum(tick);

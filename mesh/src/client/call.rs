@@ -59,6 +59,8 @@ pub(super) struct Ended {
     response: Response<Body>,
     code: Code,
     end: End,
+    /// Whether a handler may have begun with it.
+    begun: bool,
     pushback: Pushback,
     /// The request, where it came back.
     unsent: Option<Box<Request<Body>>>,
@@ -137,7 +139,6 @@ impl Call {
                     let places = (!self.long).then_some(places);
                     return watch.response(response, *attempt, places);
                 }
-                // What was sent before may have been carried out: that it was is not hidden.
                 Came::Refused(failure) => match before {
                     Some(ended) => return self.over(*ended, number, watch),
                     None => return watch.refused(&failure),
@@ -147,11 +148,18 @@ impl Call {
             if let Some(unsent) = ended.unsent.take() {
                 kept.put_back(unsent);
             }
-            let Next::Attempt(wait) = self.next(number, &ended, &kept) else {
+            let unsent = ended.end == End::Unsent;
+            let next = self.next(number, &ended, &kept);
+            // What was sent before may have been carried out: that it was is not hidden.
+            let ended = match before {
+                Some(before) if before.begun && !ended.begun => before,
+                _ => ended,
+            };
+            let Next::Attempt(wait) = next else {
                 return self.over(*ended, number, watch);
             };
             // What was not begun costs nobody anything.
-            if ended.end != End::Unsent && !self.callee.spend() {
+            if !unsent && !self.callee.spend() {
                 // Nor should anybody above pay for it: budgets would add up from hop to hop.
                 self.ctx.note_retried();
                 return self.over(*ended, number, watch);
@@ -172,19 +180,20 @@ impl Call {
     ) -> Came {
         let now = clock::instant();
         let had = self.time(number, now);
-        let (Some(mut request), Some(timeout)) = (request, deadline::encode(had)) else {
+        let Some(mut request) = request.filter(|_| had.as_micros() > 0) else {
             return Came::Refused(Failure::Deadline);
         };
+        let ends = now + had;
         let mut attempt = match Attempt::begin(&self.callee, &self.method, had) {
             Ok(attempt) => attempt,
             Err(failure) => return Came::Refused(failure),
         };
-        self.say(request.headers_mut(), number, &timeout);
+        self.say(request.headers_mut(), number);
         let endpoints = &self.callee.endpoints;
         let sent = if self.long {
-            deadline::within(now + had, endpoints.stream(request, tried)).await
+            deadline::within(ends, endpoints.stream(request, ends, tried)).await
         } else {
-            deadline::within(now + had, endpoints.send(request, tried)).await
+            deadline::within(ends, endpoints.send(request, ends, tried)).await
         };
         match sent {
             Ok(Ok((response, pick))) => {
@@ -218,8 +227,9 @@ impl Call {
             // Some libraries say `CANCELLED` of a deadline; ours do not pass that on.
             return Self::failed(&Failure::Deadline, end);
         }
-        let pushback = said.pushback;
-        Box::new(Ended { response: response.map(Body::new), code, end, pushback, unsent: None })
+        let (begun, pushback) = (!response.headers().contains_key(marks::REFUSED), said.pushback);
+        let response = response.map(Body::new);
+        Box::new(Ended { response, code, end, begun, pushback, unsent: None })
     }
 
     fn not_sent(&self, error: SendError, mut attempt: Attempt) -> Came {
@@ -246,7 +256,8 @@ impl Call {
     fn failed(failure: &Failure, end: End) -> Box<Ended> {
         let status = if end == End::Unsent { status::local(failure) } else { status::of(failure) };
         let (code, response) = (status.code(), status.into_http());
-        Box::new(Ended { response, code, end, pushback: Pushback::Silent, unsent: None })
+        let (begun, pushback) = (end != End::Unsent, Pushback::Silent);
+        Box::new(Ended { response, code, end, begun, pushback, unsent: None })
     }
 
     /// What follows an attempt that ended.
@@ -292,14 +303,13 @@ impl Call {
         most.min((expected * 4).max(left / (after + 1)))
     }
 
-    /// Says how long this attempt has, where it stands in the trace, and which one it is.
-    fn say(&self, headers: &mut HeaderMap, number: u32, timeout: &str) {
+    /// Says where this attempt stands in the trace, and which one it is.
+    fn say(&self, headers: &mut HeaderMap, number: u32) {
         let mut text = |name: &'static str, text: &str| {
             if let Ok(value) = HeaderValue::from_str(text) {
                 headers.insert(name, value);
             }
         };
-        text("grpc-timeout", timeout);
         text("traceparent", &self.ctx.trace().child().to_string());
         if self.ctx.criticality() != Criticality::Normal {
             text(Criticality::HEADER, self.ctx.criticality().as_str());
@@ -336,6 +346,14 @@ impl Came {
             Self::Head(..) => true,
             Self::Ended(ended) => !ended.end.outcome().fallback,
             Self::Refused(_) => false,
+        }
+    }
+
+    /// Of two that are no answers, the one that says that the call may have been carried out.
+    pub(super) fn or(self, later: Self) -> Self {
+        match &self {
+            Self::Ended(ended) if ended.begun && !later.is_answer() => self,
+            Self::Head(..) | Self::Ended(_) | Self::Refused(_) => later,
         }
     }
 }

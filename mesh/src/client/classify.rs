@@ -120,8 +120,10 @@ impl End {
             Self::Answered(Code::Unknown | Code::Internal | Code::DataLoss) => {
                 (B::Failure, E::Hard, A::Never, true)
             }
+            // It does what it can and says so: a breaker would turn that into nothing at all. How
+            // much less it is sent is for the throttle.
             Self::Answered(Code::ResourceExhausted) => {
-                (B::Failure, E::Soft, A::IdempotentWithPushback, true)
+                (B::Neutral, E::Soft, A::IdempotentWithPushback, true)
             }
             Self::Answered(Code::Aborted) => (B::Success, E::Success, A::IdempotentByPolicy, false),
             Self::Answered(
@@ -197,7 +199,7 @@ mod tests {
             (End::Answered(Code::DataLoss), B::Failure, E::Hard, A::Never, true),
             (
                 End::Answered(Code::ResourceExhausted),
-                B::Failure,
+                B::Neutral,
                 E::Soft,
                 A::IdempotentWithPushback,
                 true,

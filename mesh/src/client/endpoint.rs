@@ -8,9 +8,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{Request, Response, Uri, uri};
+use http::{HeaderValue, Request, Response, Uri, uri};
 use hyper::body::Incoming;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::DropGuard;
 use tonic::body::Body;
 
@@ -19,7 +19,7 @@ use super::{
     classify::{self, Loss},
     connect, long,
 };
-use crate::{clock, registry::Snapshot, telemetry};
+use crate::{clock, deadline, registry::Snapshot, telemetry};
 
 mod instance;
 mod keep;
@@ -90,7 +90,8 @@ impl Endpoints {
         Self { set, _close: close.drop_guard() }
     }
 
-    /// One attempt at `request`: at an instance that is not among `tried`, if there is another.
+    /// One attempt at `request`, which has until `ends`: at an instance that is not among `tried`,
+    /// if there is another.
     ///
     /// If this future is dropped, `tried` still knows where the attempt went.
     ///
@@ -99,6 +100,7 @@ impl Endpoints {
     pub(super) async fn send(
         &self,
         mut request: Request<Body>,
+        ends: Instant,
         tried: &mut Tried,
     ) -> Result<(Response<Incoming>, Pick), SendError> {
         tried.next();
@@ -109,7 +111,7 @@ impl Endpoints {
             let mut pick = pick.ok_or(SendError::Down)?;
             // It closed while it was picked: another one will do.
             let Some(mut sender) = pick.over_line() else { continue };
-            target(request.uri_mut(), &pick.instance.authority);
+            target(&mut request, &pick.instance.authority, ends);
             tried.begin(&pick);
             match sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, pick)),
@@ -122,6 +124,7 @@ impl Endpoints {
     pub(super) async fn stream(
         &self,
         mut request: Request<Body>,
+        ends: Instant,
         tried: &mut Tried,
     ) -> Result<(Response<Incoming>, Pick), SendError> {
         tried.next();
@@ -141,7 +144,7 @@ impl Endpoints {
                 continue;
             };
             let mut sender = pick.over_lane(lane);
-            target(request.uri_mut(), &pick.instance.authority);
+            target(&mut request, &pick.instance.authority, ends);
             tried.begin(&pick);
             match sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, pick)),
@@ -181,8 +184,16 @@ fn unsent(
     Ok(unsent)
 }
 
-/// Gives a request the scheme and the authority of the instance it goes to.
-fn target(uri: &mut Uri, authority: &uri::Authority) {
+/// Gives a request the scheme and the authority of the instance it goes to, and says how much
+/// time it has left: less than before, if it waited for a connection.
+fn target(request: &mut Request<Body>, authority: &uri::Authority, ends: Instant) {
+    // Whoever calls ends with `ends`: that little is left now.
+    let left = ends.saturating_duration_since(clock::instant()).max(Duration::from_micros(1));
+    let left = deadline::encode(left).and_then(|left| HeaderValue::try_from(left).ok());
+    if let Some(left) = left {
+        request.headers_mut().insert(deadline::HEADER, left);
+    }
+    let uri = request.uri_mut();
     let mut parts = std::mem::take(uri).into_parts();
     parts.scheme = Some(uri::Scheme::HTTP);
     parts.authority = Some(authority.clone());

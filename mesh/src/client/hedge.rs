@@ -42,8 +42,8 @@ impl Call {
         tokio::pin!(second);
         tokio::select! {
             biased;
-            came = &mut first => if came.is_answer() { came } else { second.await },
-            came = &mut second => if came.is_answer() { came } else { first.await },
+            came = &mut first => if came.is_answer() { came } else { came.or(second.await) },
+            came = &mut second => if came.is_answer() { came } else { came.or(first.await) },
         }
     }
 }

@@ -17,7 +17,11 @@ pub(super) const WINDOWS: (u32, u32) = (64 << 10, 8 << 20);
 
 /// The connections to one instance that have a stream on them.
 #[derive(Debug, Default)]
-pub(super) struct Lanes(Mutex<Vec<Weak<Lane>>>);
+pub(super) struct Lanes {
+    open: Mutex<Vec<Weak<Lane>>>,
+    /// Held by whoever opens one.
+    pub(super) dials: tokio::sync::Mutex<()>,
+}
 
 /// A connection; it closes with its last stream. Each stream holds it for as long as it lasts.
 #[derive(Debug)]
@@ -28,7 +32,7 @@ pub(super) struct Lane(pub(super) SendRequest<Body>);
 impl Lanes {
     /// A connection that has room for one more stream.
     pub(super) fn room(&self) -> Option<Arc<Lane>> {
-        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         lanes.retain(|lane| lane.strong_count() > 0);
         let mut open = lanes.iter().filter(|lane| lane.strong_count() < STREAMS);
         open.find_map(|lane| lane.upgrade().filter(|lane| !lane.0.is_closed()))
@@ -37,14 +41,14 @@ impl Lanes {
     /// Takes a new connection in.
     pub(super) fn open(&self, sender: SendRequest<Body>) -> Arc<Lane> {
         let lane = Arc::new(Lane(sender));
-        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         lanes.push(Arc::downgrade(&lane));
         lane
     }
 
     /// Begins no more streams on a connection.
     pub(super) fn forget(&self, lane: &Arc<Lane>) {
-        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         lanes.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(lane)));
     }
 }

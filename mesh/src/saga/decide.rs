@@ -60,7 +60,8 @@ pub(super) enum Heard {
     No(Why),
     Recall(Why),
     Resume,
-    NotSent,
+    /// Not before this time is over.
+    NotSent(Duration),
     Unsure,
     Wait(OffsetDateTime),
 }
@@ -121,8 +122,8 @@ impl Position<'_> {
                 Next::TurnRound(self.undoable(), why)
             }
             Heard::No(_) | Heard::Recall(_) | Heard::Resume => Next::Stuck,
-            Heard::NotSent | Heard::Unsure | Heard::Wait(_) if late => timed_out(),
-            Heard::NotSent => self.postponed(settings, spread),
+            Heard::NotSent(_) | Heard::Unsure | Heard::Wait(_) if late => timed_out(),
+            Heard::NotSent(after) => self.postponed(after, settings, spread),
             Heard::Unsure => self.again(self.attempts + 1, settings, spread),
             Heard::Wait(until) if can_turn => Next::Wait(until.min(self.deadline)),
             Heard::Wait(until) => Next::Wait(until),
@@ -143,7 +144,7 @@ impl Position<'_> {
             Heard::No(_) | Heard::Recall(_) | Heard::Resume => Next::Stuck,
             Heard::Unsure if self.attempts + 1 >= settings.undo_tries => Next::Stuck,
             Heard::Unsure => self.again(self.attempts + 1, settings, spread),
-            Heard::NotSent => self.postponed(settings, spread),
+            Heard::NotSent(after) => self.postponed(after, settings, spread),
             Heard::Wait(until) => Next::Wait(until),
         }
     }
@@ -181,9 +182,11 @@ impl Position<'_> {
     }
 
     /// It was not sent, so no try is counted; but a peer that is away is not asked without end.
-    fn postponed(&self, settings: &Settings, spread: f64) -> Next {
+    fn postponed(&self, after: Duration, settings: &Settings, spread: f64) -> Next {
         let ceiling = settings.ceiling(self.attempts.saturating_add(self.misses) + 1);
-        Next::Again { after: ceiling.mul_f64(spread), attempts: self.attempts }
+        // All are told the same time: they do not come together when it is over.
+        let after = after.min(settings.backoff_max) + ceiling.mul_f64(spread);
+        Next::Again { after, attempts: self.attempts }
     }
 }
 
@@ -301,7 +304,8 @@ mod tests {
 
     #[test]
     fn the_deadline_turns_round_up_to_the_pivot_whatever_was_heard() {
-        for heard in [Heard::Done, Heard::NotSent, Heard::Unsure, Heard::Wait(ONE)] {
+        for heard in [Heard::Done, Heard::NotSent(Duration::ZERO), Heard::Unsure, Heard::Wait(ONE)]
+        {
             let turned = next(2, Way::Forward, heard.clone(), ONE);
             assert!(matches!(turned, Next::TurnRound(Some(1), ref why) if why.reason == TIMED_OUT));
             let goes_on = next(3, Way::Forward, heard, ONE);
@@ -328,8 +332,26 @@ mod tests {
         };
         let settings = Settings::default();
         assert_eq!(position.next(Heard::Unsure, NOON, &settings, 0.0), Next::Stuck);
-        let again = position.next(Heard::NotSent, NOON, &settings, 0.0);
+        let again = position.next(Heard::NotSent(Duration::ZERO), NOON, &settings, 0.0);
         assert_eq!(again, Next::Again { after: Duration::ZERO, attempts: 9 });
+    }
+
+    #[test]
+    fn who_is_told_when_to_come_again_does_not_come_sooner_and_not_with_all_others() {
+        let told = Duration::from_secs(5);
+        let position = Position {
+            steps: &STEPS,
+            step: 0,
+            way: Way::Forward,
+            attempts: 0,
+            misses: 0,
+            deadline: ONE,
+        };
+        for (spread, more) in [(0.0, 0), (0.5, 50), (1.0, 100)] {
+            let next = position.next(Heard::NotSent(told), NOON, &Settings::default(), spread);
+            let after = told + Duration::from_millis(more);
+            assert_eq!(next, Next::Again { after, attempts: 0 });
+        }
     }
 
     #[test]
@@ -371,7 +393,7 @@ mod tests {
                     Position { steps: &STEPS, step, way, attempts, misses: 0, deadline: ONE };
                 let heard = match answer {
                     1 => Heard::Unsure,
-                    2 => Heard::NotSent,
+                    2 => Heard::NotSent(Duration::ZERO),
                     3 => Heard::Wait(ONE),
                     4 if way == Way::Forward => Heard::No(no()),
                     _ => Heard::Done,

@@ -1,10 +1,11 @@
 //! What a step comes to, and what is written with it.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
 use tonic::Status;
+use tonic_types::StatusExt as _;
 
 use crate::{
     client::{Verdict, judge},
@@ -45,6 +46,8 @@ pub enum Outcome {
     NotSent {
         /// Why.
         why: String,
+        /// The soonest that it is worth while.
+        after: Duration,
     },
     /// It is not known whether it was done: asked again with the same command.
     Unsure {
@@ -129,6 +132,13 @@ impl Outcome {
         Self::Recall { why: Why::new(reason, message) }
     }
 
+    /// Not sent, because a call before it came to `failure`.
+    #[must_use]
+    pub fn not_sent(why: String, failure: &Status) -> Self {
+        let after = failure.get_details_retry_info().and_then(|info| info.retry_delay);
+        Self::NotSent { why, after: after.unwrap_or_default() }
+    }
+
     /// Not yet: look again at `until`.
     #[must_use]
     pub fn wait(until: OffsetDateTime, why: impl Into<String>) -> Self {
@@ -141,7 +151,7 @@ impl From<Status> for Outcome {
     fn from(failure: Status) -> Self {
         let why = || format!("{}: {}", failure.code(), failure.message());
         match judge(&failure) {
-            Verdict::NotSent => Self::NotSent { why: why() },
+            Verdict::NotSent => Self::not_sent(why(), &failure),
             Verdict::Unsure => Self::Unsure { why: why() },
             Verdict::No => {
                 let reason = status::reason(&failure).map_or_else(

@@ -21,7 +21,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use self::share::LOOK;
+use self::share::{LOOK, Share};
 use super::{
     Effect, New, Outcome, Reach, Role, Run, Saga, Settings, Turned, Why,
     decide::{Kind, State},
@@ -54,6 +54,7 @@ struct Inner {
     kinds: Vec<Kind>,
     end: Box<End>,
     settings: Settings,
+    share: Share,
     /// Who holds the leases: this process, in this life.
     owner: String,
     begun: mpsc::Sender<Held>,
@@ -117,6 +118,7 @@ impl Runner {
             kinds,
             end: Box::new(move |run, why| compensated.map(|effect| effect(&made(run), why))),
             settings,
+            share: Share::new(settings.concurrency),
             owner: Uuid::new_v4().to_string(),
             begun,
             inbox: Mutex::new(Some(inbox)),
@@ -233,7 +235,7 @@ impl Runner {
         let mut older = tokio::time::interval(self.0.settings.lease);
         older.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let most = share::now(self.0.settings.concurrency);
+            let most = self.0.share.now();
             while work.len() < most
                 && let Some(held) = waiting.pop_front()
             {

@@ -63,13 +63,12 @@ impl Default for Rule {
 }
 
 impl Rule {
-    /// Whether it opens on these calls and failures. A burst that is too much for a callee is
-    /// refused before the rest of it is answered: few calls that are all `soft` say nothing.
-    pub(super) fn opens(&self, Counts { all, some: failures }: Counts, soft: bool) -> bool {
+    /// Whether it opens on these calls and failures.
+    pub(super) fn opens(&self, Counts { all, some: failures }: Counts) -> bool {
         if all == 0 || failures < u64::from(self.failures_min) {
             return false;
         }
-        if self.all_failing && !soft && failures == all {
+        if self.all_failing && failures == all {
             return true;
         }
         all >= u64::from(self.calls_min)

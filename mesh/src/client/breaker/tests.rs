@@ -59,7 +59,7 @@ fn breaker(rule: Rule, now: Instant) -> Arc<Breaker> {
 
 fn judged(failed: bool, after: Option<Duration>) -> Judged {
     let verdict = if failed { BreakerVerdict::Failure } else { BreakerVerdict::Success };
-    Judged { verdict, slow: false, soft: false, after }
+    Judged { verdict, slow: false, after }
 }
 
 #[test]
@@ -156,8 +156,7 @@ fn a_probe_that_is_dropped_or_neutral_is_given_back() {
     bed.pass(5 * SECOND);
     drop(bed.admit().expect("a probe"));
     let probe = bed.admit().expect("it came back");
-    let neutral =
-        Judged { verdict: BreakerVerdict::Neutral, slow: false, soft: false, after: None };
+    let neutral = Judged { verdict: BreakerVerdict::Neutral, slow: false, after: None };
     probe.settle(neutral, bed.now);
     assert!(bed.admit().expect("it came back").is_probe());
     assert_eq!(bed.state(), State::HalfOpen);
@@ -166,7 +165,7 @@ fn a_probe_that_is_dropped_or_neutral_is_given_back() {
 #[test]
 fn neutral_ends_are_not_counted() {
     let bed = Bed::exact();
-    let neutral = Judged { verdict: BreakerVerdict::Neutral, slow: true, soft: false, after: None };
+    let neutral = Judged { verdict: BreakerVerdict::Neutral, slow: true, after: None };
     for _ in 0..100 {
         bed.admit().expect("closed").settle(neutral, bed.now);
     }
@@ -459,7 +458,7 @@ proptest! {
                 }
                 Step::End { which, verdict } if which < under_way.len() => {
                     let (permit, ticket) = under_way.swap_remove(which);
-                    permit.settle(Judged { verdict, slow: false, soft: false, after: None }, bed.now);
+                    permit.settle(Judged { verdict, slow: false, after: None }, bed.now);
                     naive.end(ticket, match verdict {
                         BreakerVerdict::Success => Some(false),
                         BreakerVerdict::Failure => Some(true),

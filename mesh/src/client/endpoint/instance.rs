@@ -259,6 +259,11 @@ impl Instance {
         if let Some(lane) = self.lanes.room() {
             return Some(lane);
         }
+        // A hundred streams that begin at once wait for one connection, and do not open a hundred.
+        let _dials = self.lanes.dials.lock().await;
+        if let Some(lane) = self.lanes.room() {
+            return Some(lane);
+        }
         match connect::dial(&self.address, settings).await {
             Ok(Connected { sender, ends, .. }) => {
                 #[expect(clippy::disallowed_methods, reason = "ends with the last stream on it")]

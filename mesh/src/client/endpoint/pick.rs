@@ -7,11 +7,13 @@ use std::{
 
 use http::Request;
 use hyper::client::conn::http2::SendRequest;
+use tokio::time::Instant;
 use tonic::body::Body;
 
 use super::instance::{Instance, Line};
 use crate::{
     client::{classify::EndpointVerdict, long::Lane},
+    clock,
     registry::Address,
     status::Failure,
 };
@@ -106,6 +108,14 @@ impl Pick {
     /// The same for a hard failure that says how long it wants to be left alone.
     pub(in crate::client) fn push_back(&mut self, pushback: Duration) {
         self.instance.push_back(std::mem::take(&mut self.probe), pushback);
+    }
+
+    /// A stream that began at `since` had its first message: a probe is over with that.
+    pub(in crate::client) fn heard(&mut self, since: Instant) {
+        if self.probe {
+            let latency = clock::instant().saturating_duration_since(since);
+            self.report(EndpointVerdict::Success, latency);
+        }
     }
 
     /// What the registry calls the instance.

@@ -186,7 +186,7 @@ fn request() -> Request<Body> {
 /// One attempt, judged as `client::call` would: `Ok` says who answered, and how long it took.
 async fn call(endpoints: &Endpoints, tried: &mut Tried) -> Result<(String, Duration), SendError> {
     let began = clock::instant();
-    match endpoints.send(request(), tried).await {
+    match endpoints.send(request(), clock::instant() + Duration::from_secs(9), tried).await {
         Ok((response, mut pick)) => {
             let well = response.headers()["grpc-status"] == "0";
             let verdict = if well { EndpointVerdict::Success } else { EndpointVerdict::Hard };

@@ -66,6 +66,7 @@ impl Runner {
             };
             failpoint::hit("after_reply_before_record");
             let (heard, mut writing, note) = self.heard(&held, outcome);
+            self.0.share.heard(!matches!(heard, Heard::NotSent(_)), clock::instant());
             let spread = fastrand::f64();
             let next =
                 self.position(&held).next(heard.clone(), clock::now(), &self.0.settings, spread);
@@ -75,7 +76,7 @@ impl Runner {
             {
                 tracing::debug!(saga.key = held.key, reason = note, attempts, "again");
                 held.attempts = attempts;
-                held.misses += u32::from(heard == Heard::NotSent);
+                held.misses += u32::from(matches!(heard, Heard::NotSent(_)));
                 pause(after, &draining).await;
                 continue;
             }

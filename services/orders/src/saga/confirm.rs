@@ -75,7 +75,7 @@ impl Fulfilment {
                 .drift(&prices)
                 .map_err(|refusal| Outcome::no("NOT_FULFILLABLE", refusal.to_string())),
             Err(Unpriced::NotForSale(_)) => Ok(None),
-            Err(Unpriced::Down(status)) => Err(Outcome::NotSent { why: status.to_string() }),
+            Err(Unpriced::Down(status)) => Err(Outcome::not_sent(status.to_string(), &status)),
             Err(Unpriced::Nonsense(problem)) => Err(unsure(&problem)),
         }
     }

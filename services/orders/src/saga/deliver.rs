@@ -348,7 +348,7 @@ impl Way<'_> {
             Err(Outcome::No { why, .. } | Outcome::Recall { why }) => {
                 Outcome::wait(at + SOON, why.message)
             }
-            Err(Outcome::NotSent { why } | Outcome::Unsure { why }) => {
+            Err(Outcome::NotSent { why, .. } | Outcome::Unsure { why }) => {
                 Outcome::wait(at + SOON, why)
             }
             Err(Outcome::Done { .. } | Outcome::Resume { .. }) => Outcome::wait(at, "going on"),

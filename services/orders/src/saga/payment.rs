@@ -149,7 +149,7 @@ impl Fulfilment {
                 return Ok(OffsetDateTime::UNIX_EPOCH);
             }
             Err(Unpriced::Down(status)) => {
-                return Err(Outcome::NotSent { why: status.to_string() });
+                return Err(Outcome::not_sent(status.to_string(), &status));
             }
             Err(Unpriced::Nonsense(problem)) => return Err(unsure(&problem)),
         };
