@@ -13,7 +13,8 @@ pub enum Bug {
     SkipInbox,
     /// A consumer moves its cursor in a transaction before that of the effect.
     AckBeforeEffect,
-    /// A saga's step is recorded whoever holds the saga by now, whatever became of it.
+    /// A process is asleep after the answer to a saga's step, and records it whoever holds the
+    /// saga by then, whatever became of it.
     ForgetFence,
     /// A participant does a command however often it comes.
     SkipBarrier,

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Finding, Invariant::I8};
-use crate::world::{OrderEvent, Saga, World};
+use crate::world::{OrderEvent, Saga, SagaStep, World};
+
+/// How far the clocks of two replicas may be apart, in microseconds.
+const CLOCKS: i64 = 1_000_000;
 
 pub(super) fn find(world: &World) -> Vec<Finding> {
     let mut histories: BTreeMap<&str, Vec<&OrderEvent>> = BTreeMap::new();
@@ -23,6 +26,7 @@ pub(super) fn find(world: &World) -> Vec<Finding> {
         histories.keys().map(|id| Finding::of_order(I8, id, "has a history, but is not there")),
     );
     findings.extend(led_by_two(world));
+    findings.extend(both_ways(world));
     findings.extend(parcels(world));
     findings
 }
@@ -49,6 +53,39 @@ fn led_by_two(world: &World) -> Vec<Finding> {
         .filter_map(|saga| {
             let sentence = format!("its saga {} {}", saga.id, problem(saga)?);
             Some(Finding::of_order(I8, &saga.key, sentence))
+        })
+        .collect()
+}
+
+/// From the first undo on nothing is recorded of a step forward, unless an undo came too late and
+/// the saga has gone on.
+fn both_ways(world: &World) -> Vec<Finding> {
+    let back = |it: &&SagaStep| it.direction == "UNDO";
+    let resumed: BTreeSet<&str> = (world.steps.iter().filter(back))
+        .filter(|it| it.state == "FAILED")
+        .map(|it| it.saga.as_str())
+        .collect();
+    let mut turned: BTreeMap<&str, i64> = BTreeMap::new();
+    for undo in world.steps.iter().filter(back) {
+        let first = turned.entry(&undo.saga).or_insert(undo.started_at);
+        *first = undo.started_at.min(*first);
+    }
+    let keys: BTreeMap<&str, &str> =
+        world.sagas.iter().map(|it| (it.id.as_str(), it.key.as_str())).collect();
+    (world.steps.iter())
+        .filter(|it| it.direction == "DO" && !resumed.contains(it.saga.as_str()))
+        .filter_map(|it| {
+            let last = it.ended_at.unwrap_or_default().max(it.started_at);
+            let late = last.saturating_sub(*turned.get(it.saga.as_str())?);
+            (late > CLOCKS).then(|| {
+                let (saga, step, order) = (&it.saga, &it.step_key, keys.get(it.saga.as_str()));
+                let seconds = late / 1_000_000;
+                let sentence = format!(
+                    "its saga {saga} recorded its step {step} {seconds} s after it was turned round: \
+                     two have led it"
+                );
+                Finding::of_order(I8, order.unwrap_or(&saga.as_str()), sentence)
+            })
         })
         .collect()
 }
@@ -334,6 +371,25 @@ mod tests {
             change(&mut world.sagas[0]);
             assert_eq!(sample::subjects(&find(&world)), [sample::order_name()]);
         }
+    }
+
+    #[test]
+    fn a_step_forward_after_the_first_undo_is_found() {
+        let last = |world: &mut World, after: i64| {
+            let undo = world.steps.iter().find(|it| it.direction == "UNDO").unwrap().started_at;
+            let step = world.steps.iter_mut().find(|it| it.direction == "DO").unwrap();
+            step.ended_at = Some(undo + after);
+        };
+        for (after, found) in [(CLOCKS, 0), (CLOCKS + 1, 1)] {
+            let mut world = sample::cancelled();
+            last(&mut world, after);
+            assert_eq!(find(&world).len(), found, "{after}");
+        }
+        let mut world = sample::cancelled();
+        last(&mut world, CLOCKS + 1);
+        world.steps.iter_mut().find(|it| it.direction == "UNDO").unwrap().state =
+            "FAILED".to_owned();
+        assert_eq!(find(&world), [], "the saga has gone on");
     }
 
     #[test]

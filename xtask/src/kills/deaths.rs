@@ -26,12 +26,6 @@ const POINTS: &[(&str, &[&str])] = &[
 /// A SIGKILL from outside, wherever the process is.
 const ANYWHERE: &str = "anywhere";
 
-/// No death: it stands still for a while, as in a long pause of its machine.
-pub(super) const STOPPED: &str = "stopped for 4 s";
-
-/// How long that is, in milliseconds: less than a call may take.
-const STILL: u64 = 4_000;
-
 /// How long a point may take to be come by, and a process to be ready again.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -82,9 +76,6 @@ fn kill(site: &Site, process: &'static str, point: &'static str) -> Result<Kill>
     let run = Run::required(site)?;
     let mut rows: Vec<Row> = run.rows(process)?.into_iter().cloned().collect();
     shuffle(&mut rows);
-    if let (STOPPED, Some(row)) = (point, rows.first()) {
-        return stop(row);
-    }
     let begun = clock::now();
     let mut aimed_at = 0;
     let (victim, at) = loop {
@@ -116,18 +107,6 @@ fn kill(site: &Site, process: &'static str, point: &'static str) -> Result<Kill>
     let took = clock::spoken(begun.elapsed());
     say::note(&format!("    {instance} died at {point} and was ready {took} later"));
     Ok(Kill { instance, point, at })
-}
-
-/// Lets one instance stand still.
-fn stop(row: &Row) -> Result<Kill> {
-    let instance = row.instance.name.clone();
-    let pid = row.pid.as_ref().with_context(|| format!("{instance} is not there"))?;
-    ensure!(pid.signal("STOP"), "{instance} cannot be stopped");
-    let at = clock::micros();
-    clock::nap(STILL);
-    ensure!(pid.signal("CONT"), "{instance} does not go on");
-    say::note(&format!("    {instance} was {STOPPED}"));
-    Ok(Kill { instance, point: STOPPED, at })
 }
 
 /// Ends one instance the polite way, and waits until it is back.

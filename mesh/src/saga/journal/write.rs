@@ -260,7 +260,9 @@ async fn intend(
     now: i64,
 ) -> Result<(), Failure> {
     let sql = "INSERT INTO saga_step (saga, step_key, direction, state, command_id, started_at) \
-         VALUES ($1, $2, $3, 'INTENT', $4, $5)          ON CONFLICT (saga, step_key, direction) DO UPDATE SET state = 'INTENT',          command_id = $4, reply = NULL, started_at = $5, ended_at = NULL";
+         VALUES ($1, $2, $3, 'INTENT', $4, $5) \
+         ON CONFLICT (saga, step_key, direction) DO UPDATE SET state = 'INTENT', \
+         command_id = $4, reply = NULL, started_at = $5, ended_at = NULL";
     let values = vec![
         saga.into(),
         key.into(),

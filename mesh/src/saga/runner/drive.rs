@@ -17,6 +17,7 @@ use super::{
 use crate::{
     app::Draining,
     barrier::Command,
+    bug::Bug,
     clock::{self, micros},
     ctx, failpoint,
     store::{Failure, Txn, TxnError},
@@ -27,6 +28,9 @@ const RECORD: Duration = Duration::from_secs(10);
 
 /// A back-off up to this long is waited for with the lease in hand.
 const SHORT: Duration = Duration::from_secs(1);
+
+/// How long a process is asleep that makes [`Bug::ForgetFence`].
+const ASLEEP: Duration = Duration::from_secs(3);
 
 /// Why a step was not recorded.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +85,10 @@ impl Runner {
                 continue;
             }
             let goes_on = self.follow(&held, &heard, next, note, &mut writing);
+            // What is written with a step knows by itself whether it is too late.
+            if Bug::ForgetFence.is_seeded() && goes_on && writing.effect.is_none() {
+                tokio::time::sleep(ASLEEP).await;
+            }
             let recorded_at = clock::instant();
             match self.record(&held, writing.clone()).await {
                 Ok(()) if !goes_on => return,
