@@ -10,7 +10,12 @@ use crate::{
 /// Every setting is a flag and an environment variable; the flag wins. There is no
 /// configuration file.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "gateway", version, about = "HTTP/JSON outside, gRPC inside.")]
+#[command(
+    name = "gateway",
+    version,
+    about = "HTTP/JSON outside, gRPC inside.",
+    mut_args = mesh::config::serves_on(8_080)
+)]
 pub struct Config {
     /// What every process of the mesh is told.
     #[command(flatten)]

@@ -93,7 +93,7 @@ pub struct Outside<A, U> {
 /// A port is taken, a setting cannot be understood, or two rpcs have one path.
 #[expect(clippy::unused_async, reason = "every process of the mesh is built by an async function")]
 pub async fn app(mut config: Config) -> anyhow::Result<App> {
-    let app = App::new("gateway", proto::DESCRIPTORS, config.mesh.clone().or_listen(8080))?;
+    let app = App::new("gateway", proto::DESCRIPTORS, config.mesh.clone())?;
     // Tokens are issued by whoever the mesh says, under the contract that every issuer has.
     if let Some(issuer) = &config.mesh.issuer {
         let pattern = format!("ordermesh.auth.*={issuer}").parse::<Pattern>();

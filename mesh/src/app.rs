@@ -4,6 +4,7 @@ mod events;
 mod known;
 mod run;
 mod serve;
+mod settings;
 
 use std::{
     collections::HashMap,
@@ -27,7 +28,7 @@ use crate::{
     Channel,
     auth::{Auth, Keys, Rules, SignIn},
     clean_up,
-    client::Methods,
+    client::{Methods, Upstream},
     config::{Bound, Config},
     registry::{Address, Registry, Snapshot},
     server::{self, Listener},
@@ -213,7 +214,8 @@ impl App {
             tracing::warn!(callee = name_or_url, "{name_or_url} is not in the registry");
         }
         let (sign_in, methods) = (self.sign_in.clone(), Arc::clone(&self.methods));
-        let channel = Channel::new(name_or_url, snapshots, sign_in, methods, tls);
+        let upstream = Upstream::of(&self.config.upstreams, name_or_url);
+        let channel = Channel::new(name_or_url, snapshots, sign_in, methods, tls, upstream);
         channels.insert(name_or_url.to_owned(), channel.clone());
         channel
     }

@@ -32,6 +32,7 @@ mod fallback;
 mod callee;
 mod methods;
 mod policy;
+mod upstream;
 mod call;
 mod kept;
 mod bulkhead;
@@ -58,9 +59,11 @@ pub mod http;
 pub use budget::Allowance;
 pub use fallback::fallback;
 pub use policy::{Hedge, Policy, timeout};
+pub use upstream::Override;
 pub use view::view;
 
 pub(crate) use methods::Methods;
+pub(crate) use upstream::Upstream;
 pub(crate) use view::{Reading, readings};
 
 /// One callee, with all its instances. Cheap to clone; generated clients take it.
@@ -102,16 +105,19 @@ impl Channel {
         sign_in: SignIn,
         facts: Arc<Methods>,
         tls: Option<tls::Connector>,
+        upstream: Upstream,
     ) -> Self {
         let network = tls.map_or(connect::Network::Tcp, connect::Network::Tls);
-        let endpoints = Arc::new(endpoint::Endpoints::over(name, instances, network));
-        Self(Callee::new(name.into(), endpoints, sign_in, facts, Policy::default()))
+        let Upstream { policy, balance } = upstream;
+        let endpoints = Arc::new(endpoint::Endpoints::over(name, instances, network, balance));
+        Self(Callee::new(name.into(), endpoints, sign_in, facts, policy))
     }
 
     /// A callee at fixed addresses, called without a token of our own: how tools and tests call.
     #[must_use]
     pub fn to(name: &str, addresses: &[Address]) -> Self {
-        Self::new(name, Snapshot::fixed(addresses), SignIn::default(), Methods::of_mesh(), None)
+        let (snapshot, facts) = (Snapshot::fixed(addresses), Methods::of_mesh());
+        Self::new(name, snapshot, SignIn::default(), facts, None, Upstream::default())
     }
 
     /// The same callee over the same connections, under another policy and with a budget, places

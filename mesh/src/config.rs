@@ -89,6 +89,24 @@ pub struct Config {
     #[command(flatten)]
     pub server: crate::server::Settings,
 
+    /// How one dependency is called, in place of the defaults: a name of the registry or `*`, a
+    /// setting, its value; or with `NAME/package.Service/Method` of one method alone. Settings:
+    /// `timeout` (of an attempt), `longest` (of a call with all attempts), `retries`, `places` (calls
+    /// at once), `queue-timeout` (the wait for a place), `breaker` (default, seed_count, opossum,
+    /// opossum_10s, off), `hedge` and `throttle` (on, off), `balance` (p2c, round_robin). May come often.
+    #[arg(
+        long = "upstream",
+        env = "MESH_UPSTREAM",
+        value_name = "NAME.SETTING=VALUE",
+        value_delimiter = ','
+    )]
+    pub upstreams: Vec<crate::client::Override>,
+
+    /// Prints what every setting is, where it comes from and how dependencies are called, as JSON,
+    /// and ends.
+    #[arg(long = "print-config")]
+    pub print_config: bool,
+
     /// Whether this process gives events their positions and takes in those of others. Off in a
     /// replica that is to answer calls alone; one of each service has to have it on.
     #[arg(long = "delivery", env = "MESH_DELIVERY", value_enum, default_value = "on")]
@@ -147,16 +165,6 @@ pub struct Bound {
 // === impl Config ===
 
 impl Config {
-    /// Fills in the ports of a service: calls on `port`, the admin port a block higher
-    /// (50051 goes with 9051, 8080 with 9080), both on loopback.
-    #[must_use]
-    pub fn or_listen(mut self, port: u16) -> Self {
-        let on = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        self.listen.get_or_insert(on(port));
-        self.admin_listen.get_or_insert(on(9_000 + port % 100));
-        self
-    }
-
     /// The key that seals page tokens and quotes, as `page_key_file` says.
     ///
     /// # Errors
@@ -206,6 +214,8 @@ impl Config {
             allow_plaintext: false,
             tls: crate::tls::Settings::default(),
             server: crate::server::Settings::default(),
+            upstreams: Vec::new(),
+            print_config: false,
             delivery: Delivery::On,
             failpoints: false,
             #[cfg(debug_assertions)]
@@ -228,6 +238,17 @@ impl Bound {
             listen: std::net::TcpListener::bind(any)?,
             admin: std::net::TcpListener::bind(any)?,
         })
+    }
+}
+
+/// Gives the flags of a process the ports it serves on unless told otherwise: calls on `port`, the
+/// admin port a block higher (50051 goes with 9051, 8080 with 9080), both on loopback.
+pub fn serves_on(port: u16) -> impl FnMut(clap::Arg) -> clap::Arg {
+    let on = |port| SocketAddr::from(([127, 0, 0, 1], port)).to_string();
+    move |arg| match arg.get_id().as_str() {
+        "listen" => arg.default_value(on(port)),
+        "admin_listen" => arg.default_value(on(9_000 + port % 100)),
+        _ => arg,
     }
 }
 
@@ -275,13 +296,21 @@ mod tests {
         }
     }
 
+    #[derive(clap::Parser)]
+    #[command(mut_args = serves_on(50_054))]
+    struct Service {
+        #[command(flatten)]
+        mesh: Config,
+    }
+
     #[test]
-    fn the_ports_of_a_process_go_together() {
-        let config =
-            Config::for_tests(Bound::free().expect("ports"), "static://").or_listen(50_054);
-        assert_eq!(config.listen.map(|a| a.port()), Some(50_054));
-        assert_eq!(config.admin_listen.map(|a| a.port()), Some(9_054));
-        let config = Config::for_tests(Bound::free().expect("ports"), "static://").or_listen(8_080);
-        assert_eq!(config.admin_listen.map(|a| a.port()), Some(9_080));
+    fn the_ports_of_a_process_go_together_unless_one_is_named() {
+        use clap::Parser as _;
+        let ports = |flags: &[&str]| {
+            let config = Service::try_parse_from(flags).expect("flags").mesh;
+            (config.listen.map(|a| a.port()), config.admin_listen.map(|a| a.port()))
+        };
+        assert_eq!(ports(&["orders"]), (Some(50_054), Some(9_054)));
+        assert_eq!(ports(&["orders", "--listen", "127.0.0.1:1"]), (Some(1), Some(9_054)));
     }
 }

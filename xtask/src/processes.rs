@@ -225,10 +225,7 @@ fn told(
         "notifications" => {
             env.push(("NOTIFICATIONS_MAIL_URL", format!("file://{}", site.mail().display())));
         }
-        "psp-simulator" => {
-            env.push(("PSP_LISTEN", psp));
-            env.push(("PSP_CONTROL", "true".to_owned()));
-        }
+        "psp-simulator" => env.push(("PSP_CONTROL", "true".to_owned())),
         _ => {}
     }
     env.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()

@@ -4,7 +4,7 @@ use std::{future::Future, pin::Pin, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 
-use super::{App, Ended};
+use super::{App, Ended, settings};
 use crate::{
     config::{Config, Flavour},
     telemetry,
@@ -24,8 +24,16 @@ where
     F: FnOnce(C) -> R,
     R: Future<Output = anyhow::Result<App>>,
 {
-    let config = C::parse();
+    let matches = C::command().get_matches();
+    let config = C::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let shared = config.as_ref().clone();
+    if shared.print_config {
+        #[expect(clippy::print_stdout, reason = "that is what was asked for")]
+        {
+            println!("{:#}", settings::told(&C::command(), &matches, &shared.upstreams));
+        }
+        return ExitCode::SUCCESS;
+    }
     telemetry::init(C::command().get_name(), &shared);
     let mut builder = match shared.runtime {
         Flavour::Current => tokio::runtime::Builder::new_current_thread(),

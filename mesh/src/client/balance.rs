@@ -57,6 +57,16 @@ pub(super) struct Rotation(AtomicU64);
 
 // === impl Balance ===
 
+impl Balance {
+    /// As flags give it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::P2c => "p2c",
+            Self::RoundRobin => "round_robin",
+        }
+    }
+}
+
 impl FromStr for Balance {
     type Err = Unknown;
 

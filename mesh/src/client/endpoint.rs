@@ -69,9 +69,10 @@ impl Endpoints {
         name: &str,
         instances: watch::Receiver<Arc<Snapshot>>,
         network: connect::Network,
+        balance: Balance,
     ) -> Self {
         let connect = connect::Settings { network, ..connect::Settings::default() };
-        Self::with(name, instances, Settings { connect, ..Settings::default() })
+        Self::with(name, instances, Settings { balance, connect, ..Settings::default() })
     }
 
     /// The same, with settings of its own.

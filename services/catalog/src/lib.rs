@@ -18,15 +18,12 @@ pub use config::Config;
 
 use crate::{grpc::Catalog, store::Store};
 
-/// Where calls are served unless `--listen` says otherwise.
-const PORT: u16 = 50_052;
-
 /// Builds the process.
 ///
 /// # Errors
 /// A port is taken, or the database cannot be opened.
 pub async fn app(config: Config) -> anyhow::Result<App> {
-    let mesh = config.mesh.clone().or_listen(PORT);
+    let mesh = config.mesh.clone();
     let pages = Pages::new(mesh.page_key()?);
     let app = App::new("catalog", proto::DESCRIPTORS, mesh)?;
     let store = Store::connect(&config.database_url).await.context("cannot open the database")?;

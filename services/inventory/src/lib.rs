@@ -20,9 +20,6 @@ pub use config::Config;
 
 use crate::{grpc::Inventory, store::Store};
 
-/// Where calls are served unless `--listen` says otherwise.
-const PORT: u16 = 50_053;
-
 /// What a checker reads of us.
 const TABLES: [Table; 4] = [
     Table { name: "stock", sql: "SELECT * FROM stock ORDER BY sku, location" },
@@ -39,7 +36,7 @@ const TABLES: [Table; 4] = [
 /// # Errors
 /// A port is taken, or the database cannot be opened.
 pub async fn app(config: Config) -> anyhow::Result<App> {
-    let mesh = config.mesh.clone().or_listen(PORT);
+    let mesh = config.mesh.clone();
     let pages = Pages::new(mesh.page_key()?);
     let app = App::new("inventory", proto::DESCRIPTORS, mesh)?;
     let store = Store::connect(&config.database_url).await.context("cannot open the database")?;

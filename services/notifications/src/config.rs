@@ -10,7 +10,7 @@ use crate::maildir::Maildir;
 /// Every setting is a flag and an environment variable; the flag wins. There is no
 /// configuration file.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(version, about)]
+#[command(version, about, mut_args = mesh::config::serves_on(50_057))]
 pub struct Config {
     /// What every process of the mesh is told.
     #[command(flatten)]

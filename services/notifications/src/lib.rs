@@ -26,16 +26,13 @@ pub use config::Config;
 
 use crate::{events::Inbox, grpc::Notifications, sender::Sender, store::Store};
 
-/// Where calls are served unless `--listen` says otherwise.
-const PORT: u16 = 50_057;
-
 /// Builds the process.
 ///
 /// # Errors
 /// A setting is wrong, a port is taken, or the database cannot be opened.
 pub async fn app(config: Config) -> anyhow::Result<App> {
     config.check()?;
-    let mesh = config.mesh.clone().or_listen(PORT);
+    let mesh = config.mesh.clone();
     let pages = Pages::new(mesh.page_key()?);
     let app = App::new("notifications", proto::DESCRIPTORS, mesh)?;
     let store = Store::connect(&config.database_url).await.context("cannot open the database")?;

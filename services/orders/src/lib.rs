@@ -43,7 +43,7 @@ const TABLES: [Table; 4] = [
 /// A port is taken, a file named by a setting cannot be read, or the database cannot be opened.
 pub async fn app(config: Config) -> anyhow::Result<App> {
     let pages = Pages::new(config.mesh.page_key()?);
-    let app = App::new("orders", proto::DESCRIPTORS, config.mesh.clone().or_listen(50054))?;
+    let app = App::new("orders", proto::DESCRIPTORS, config.mesh.clone())?;
     let store = Store::connect(&config.database_url).await?;
     let peers = Peers::of(|name| app.channel(name));
     let runner = saga::runner(&store, &peers, config.patience(), config.saga_lease);

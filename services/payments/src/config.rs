@@ -9,7 +9,7 @@ use crate::domain::Pace;
 /// Every setting is a flag and an environment variable; the flag wins. There is no
 /// configuration file.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "payments", version, about)]
+#[command(name = "payments", version, about, mut_args = mesh::config::serves_on(50_055))]
 pub struct Config {
     /// What every process of the mesh is told.
     #[command(flatten)]

@@ -61,7 +61,7 @@ const TABLES: [Table; 4] = [
 /// A setting is wrong, a port is taken, or the database cannot be opened.
 pub async fn app(config: Config) -> anyhow::Result<App> {
     let pace = config.pace()?;
-    let mesh = config.mesh.clone().or_listen(50_055);
+    let mesh = config.mesh.clone();
     let page_key = mesh.page_key()?;
     let app = App::new("payments", proto::DESCRIPTORS, mesh)?;
     let store = Store::connect(&config.database_url, pace).await?;

@@ -85,9 +85,7 @@ impl Psp {
 /// # Errors
 /// A port is taken, or the database cannot be opened.
 pub async fn app(config: Config) -> anyhow::Result<App> {
-    let mut mesh = config.mesh.clone();
-    mesh.listen = mesh.listen.or(Some(config.psp_listen));
-    let app = App::new("psp-simulator", &[], mesh.or_listen(8_090))?;
+    let app = App::new("psp-simulator", &[], config.mesh.clone())?;
     let store = Store::connect(&config.database_url).await?;
     let psp = Arc::new(Psp::new(store.clone(), config.settings()));
     Ok(app.store(store.mesh()).http(http::service(psp)))

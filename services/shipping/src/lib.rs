@@ -26,9 +26,6 @@ pub use config::Config;
 
 use crate::{carrier::BuiltIn, grpc::Shipping, resolver::Resolver, store::Store};
 
-/// Where calls are served unless `--listen` says otherwise.
-const PORT: u16 = 50_056;
-
 /// What a checker reads of us: no address is part of it.
 const TABLES: [Table; 4] = [
     Table {
@@ -58,7 +55,7 @@ const TABLES: [Table; 4] = [
 /// A setting is wrong, a port is taken, or the database cannot be opened.
 pub async fn app(config: Config) -> anyhow::Result<App> {
     let pace = config.pace()?;
-    let mesh = config.mesh.clone().or_listen(PORT);
+    let mesh = config.mesh.clone();
     let pages = Pages::new(mesh.page_key()?);
     let app = App::new("shipping", proto::DESCRIPTORS, mesh)?;
     let store =

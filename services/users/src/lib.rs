@@ -32,16 +32,13 @@ use crate::{
     store::Store,
 };
 
-/// Where calls are served unless `--listen` says otherwise.
-const PORT: u16 = 50_051;
-
 /// Builds the process. Its accounts and keys exist when it returns, so that the first call that
 /// is let in can be answered.
 ///
 /// # Errors
 /// A port is taken, the database cannot be opened, or a secret cannot be read.
 pub async fn app(config: Config) -> anyhow::Result<App> {
-    let mesh = config.mesh.clone().or_listen(PORT);
+    let mesh = config.mesh.clone();
     let pages = Pages::new(mesh.page_key()?);
     let app = App::new("users", proto::DESCRIPTORS, mesh)?;
     let store = Store::connect(&config.database_url).await.context("cannot open the database")?;

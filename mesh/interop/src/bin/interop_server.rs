@@ -31,7 +31,11 @@ use tower::Service;
 
 /// The settings: those of every process.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "interop-server", about = "Serves grpc.testing.TestService, on 10000")]
+#[command(
+    name = "interop-server",
+    about = "Serves grpc.testing.TestService",
+    mut_args = mesh::config::serves_on(10_000)
+)]
 struct Settings {
     #[command(flatten)]
     mesh: Config,
@@ -52,7 +56,7 @@ fn main() -> ExitCode {
 
 async fn app(settings: Settings) -> anyhow::Result<App> {
     let tester = Tester { id: uuid::Uuid::new_v4().to_string() };
-    let app = App::new("interop", DESCRIPTORS, settings.mesh.or_listen(10_000))?;
+    let app = App::new("interop", DESCRIPTORS, settings.mesh)?;
     Ok(app.grpc(Echo(TestServiceServer::new(tester))))
 }
 

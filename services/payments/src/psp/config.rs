@@ -1,6 +1,6 @@
 //! What the simulator is told.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use mesh::config::duration;
 
@@ -9,15 +9,16 @@ use super::Settings;
 /// Every setting is a flag and an environment variable; the flag wins. There is no
 /// configuration file.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "psp-simulator", version, about = "A payment provider to test against.")]
+#[command(
+    name = "psp-simulator",
+    version,
+    about = "A payment provider to test against.",
+    mut_args = mesh::config::serves_on(8_090)
+)]
 pub struct Config {
     /// What every process of the mesh is told.
     #[command(flatten)]
     pub mesh: mesh::Config,
-
-    /// Where it serves HTTP, unless `--listen` says otherwise.
-    #[arg(long, env = "PSP_LISTEN", default_value = "127.0.0.1:8090")]
-    pub psp_listen: SocketAddr,
 
     /// Where its books are kept: `sqlite://` or `postgres://`. May hold a password: never printed.
     #[arg(
@@ -91,6 +92,6 @@ mod tests {
     fn faults_must_be_asked_for() {
         let config = Config::try_parse_from(["psp-simulator"]).unwrap();
         assert!(!config.settings().control);
-        assert_eq!(config.psp_listen.port(), 8_090);
+        assert_eq!(config.mesh.listen.map(|at| at.port()), Some(8_090));
     }
 }

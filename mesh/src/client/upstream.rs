@@ -1,0 +1,325 @@
+//! What an operator says of the calls to single dependencies, in place of the defaults.
+//!
+//! One flag, `--upstream NAME.SETTING=VALUE`, says it all; `--print-config` shows what came of it.
+
+use std::{str::FromStr, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::{
+    backoff::Backoff,
+    balance::Balance,
+    breaker::{self, Rule, Share},
+    budget::Allowance,
+    policy::{Hedge, Policy},
+};
+use crate::config::duration;
+
+/// One setting of the calls to one dependency, to one of its methods, or to all: as
+/// `payments.timeout=2s`, `orders/ordermesh.orders.v1.OrdersService/QuoteOrder.hedge=on`,
+/// `*.breaker=opossum`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// Whose; `None` is everybody's.
+    name: Option<String>,
+    /// `package.Service/Method`, if it is about one.
+    method: Option<String>,
+    setting: Setting,
+}
+
+/// How one dependency is called.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Upstream {
+    pub(super) policy: Policy,
+    pub(super) balance: Balance,
+}
+
+/// A setting with its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Setting {
+    Timeout(Duration),
+    Longest(Duration),
+    Retries(u32),
+    Places(usize),
+    QueueTimeout(Duration),
+    Breaker(Preset),
+    Hedge(bool),
+    Throttle(bool),
+    Balance(Balance),
+}
+
+/// A breaker by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Preset {
+    Default,
+    SeedCount,
+    Opossum,
+    Opossum10s,
+    Off,
+}
+
+// === impl Override ===
+
+impl FromStr for Override {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not NAME.SETTING=VALUE or NAME/METHOD.SETTING=VALUE");
+        let (key, value) = text.split_once('=').ok_or_else(wrong)?;
+        let (whose, setting) = key.rsplit_once('.').ok_or_else(wrong)?;
+        let (name, method) = match whose.split_once('/') {
+            Some((name, method)) => (name, Some(method.to_owned())),
+            None => (whose, None),
+        };
+        let method_is_one = method.as_ref().is_none_or(|it| it.contains('/'));
+        if name.is_empty() || (method.is_some() && name == "*") || !method_is_one {
+            return Err(wrong());
+        }
+        let setting = Setting::parse(setting, value)?;
+        if method.is_some() && matches!(setting, Setting::Balance(_)) {
+            return Err(
+                "how calls are balanced is a matter of a dependency, not of a method".to_owned()
+            );
+        }
+        let name = (name != "*").then(|| name.to_owned());
+        Ok(Self { name, method, setting })
+    }
+}
+
+// === impl Upstream ===
+
+impl Upstream {
+    /// How `name` is called: what is said of all, then what is said of it, then of its methods.
+    /// Of two that say the same of the same, the later counts.
+    pub(crate) fn of(overrides: &[Override], name: &str) -> Self {
+        let mut upstream = Self::default();
+        let all = overrides.iter().filter(|it| it.name.is_none());
+        let own = || overrides.iter().filter(|it| it.name.as_deref() == Some(name));
+        let whole = all.chain(own()).filter(|it| it.method.is_none());
+        for it in whole {
+            it.setting.apply(&mut upstream.policy, Some(&mut upstream.balance));
+        }
+        for it in own() {
+            let Some(method) = &it.method else { continue };
+            let mut policy = upstream.policy.of(method).clone();
+            policy.methods.clear();
+            it.setting.apply(&mut policy, None);
+            upstream.policy = std::mem::take(&mut upstream.policy).method(method, policy);
+        }
+        upstream
+    }
+
+    /// All settings in effect.
+    pub(crate) fn told(&self) -> Value {
+        let mut told = told(&self.policy);
+        told["balance"] = self.balance.name().into();
+        let methods = &self.policy.methods;
+        told["methods"] =
+            methods.iter().map(|(name, policy)| (name.clone(), self::told(policy))).collect();
+        told
+    }
+
+    /// Who is spoken of in `overrides` by name, each once.
+    pub(crate) fn names(overrides: &[Override]) -> Vec<&str> {
+        let mut names: Vec<_> = overrides.iter().filter_map(|it| it.name.as_deref()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+// === impl Setting ===
+
+impl Setting {
+    fn parse(name: &str, value: &str) -> Result<Self, String> {
+        let number = || value.parse::<u32>().map_err(|_error| format!("`{value}` is not a number"));
+        let switch = || match value {
+            "on" => Ok(true),
+            "off" => Ok(false),
+            _ => Err(format!("`{value}` is neither on nor off")),
+        };
+        Ok(match name {
+            "timeout" => Self::Timeout(duration(value)?),
+            "longest" => Self::Longest(duration(value)?),
+            "retries" => Self::Retries(number()?),
+            "places" => Self::Places(usize::try_from(number()?).unwrap_or(usize::MAX)),
+            "queue-timeout" => Self::QueueTimeout(duration(value)?),
+            "breaker" => Self::Breaker(value.parse()?),
+            "hedge" => Self::Hedge(switch()?),
+            "throttle" => Self::Throttle(switch()?),
+            "balance" => Self::Balance(value.parse().map_err(|error| format!("{error}"))?),
+            _ => {
+                return Err(format!(
+                    "`{name}` is not a setting of a dependency: timeout, longest, retries, places, \
+                     queue-timeout, breaker, hedge, throttle, balance"
+                ));
+            }
+        })
+    }
+
+    /// Takes the place of what was said before; without `balance` it is about a method.
+    fn apply(self, policy: &mut Policy, balance: Option<&mut Balance>) {
+        match self {
+            Self::Timeout(timeout) => policy.timeout = Some(timeout),
+            Self::Longest(longest) => policy.longest = Some(longest),
+            Self::Retries(retries) => policy.backoff.retries = retries,
+            Self::Places(places) if balance.is_none() => policy.method_bulkhead = Some(places),
+            Self::Places(places) => policy.bulkhead = places,
+            Self::QueueTimeout(timeout) => policy.queue_timeout = timeout,
+            Self::Breaker(preset) => policy.breaker = preset.rule(),
+            Self::Hedge(on) => policy.hedge = on.then(Hedge::default),
+            Self::Throttle(on) => policy.throttle = on,
+            Self::Balance(how) => {
+                if let Some(balance) = balance {
+                    *balance = how;
+                }
+            }
+        }
+    }
+}
+
+// === impl Preset ===
+
+impl Preset {
+    fn rule(self) -> Rule {
+        match self {
+            Self::Default => Rule::default(),
+            Self::SeedCount => breaker::seed_count(),
+            Self::Opossum => breaker::opossum(),
+            Self::Opossum10s => breaker::opossum_10s(),
+            Self::Off => Rule { failures_min: u32::MAX, ..Rule::default() },
+        }
+    }
+}
+
+impl FromStr for Preset {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Ok(match name {
+            "default" => Self::Default,
+            "seed_count" => Self::SeedCount,
+            "opossum" => Self::Opossum,
+            "opossum_10s" => Self::Opossum10s,
+            "off" => Self::Off,
+            _ => {
+                return Err(format!(
+                    "`{name}` is not a breaker: default, seed_count, opossum, opossum_10s, off"
+                ));
+            }
+        })
+    }
+}
+
+fn told(policy: &Policy) -> Value {
+    let Policy { timeout, longest, backoff, retry_aborted, hedge, breaker, budget, .. } = policy;
+    let Policy { bulkhead, method_bulkhead, queue_timeout, throttle, methods: _, .. } = policy;
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let share = match breaker.share {
+        Share::Any => json!("any"),
+        Share::AtLeast(percent) => json!(format!("at least {percent} %")),
+        Share::Above(percent) => json!(format!("above {percent} %")),
+    };
+    let budget = match *budget {
+        Allowance::Share { percent, per_second } => {
+            json!({ "percent_of_calls": percent, "per_second": per_second })
+        }
+        Allowance::Tokens { max, ratio_thousandths } => {
+            json!({ "tokens": max, "ratio_thousandths": ratio_thousandths })
+        }
+    };
+    let Backoff { retries, .. } = backoff;
+    json!({
+        "timeout_ms": timeout.map(millis),
+        "longest_ms": longest.map(millis),
+        "retries": retries,
+        "retry_aborted": retry_aborted,
+        "hedge_after_percent": hedge.map(|hedge| hedge.percent),
+        "budget": budget,
+        "places": bulkhead,
+        "method_places": method_bulkhead,
+        "queue_timeout_ms": millis(*queue_timeout),
+        "throttle": throttle,
+        "breaker": if breaker.failures_min == u32::MAX { json!("off") } else { json!({
+            "failures": breaker.failures_min,
+            "calls": breaker.calls_min,
+            "share": share,
+            "open_ms": millis(breaker.open),
+            "open_max_ms": millis(breaker.open_max),
+            "probes": breaker.probes,
+            "ramp_ms": millis(breaker.ramp),
+        }) },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUOTE: &str = "ordermesh.orders.v1.OrdersService/QuoteOrder";
+
+    fn of(texts: &[&str], name: &str) -> Upstream {
+        let overrides: Vec<Override> = texts.iter().map(|it| it.parse().expect(it)).collect();
+        Upstream::of(&overrides, name)
+    }
+
+    #[test]
+    fn without_a_word_the_defaults_hold() {
+        assert_eq!(of(&[], "payments"), Upstream::default());
+        assert_eq!(of(&["users.retries=0"], "payments"), Upstream::default());
+    }
+
+    #[test]
+    fn what_is_said_of_one_counts_more_than_what_is_said_of_all_and_the_later_most() {
+        let said =
+            ["payments.timeout=2s", "*.timeout=1s", "*.breaker=opossum", "payments.breaker=off"];
+        let payments = of(&said, "payments").policy;
+        assert_eq!(payments.timeout, Some(Duration::from_secs(2)));
+        assert_eq!(payments.breaker.failures_min, u32::MAX);
+        let users = of(&said, "users").policy;
+        assert_eq!(
+            (users.timeout, users.breaker),
+            (Some(Duration::from_secs(1)), breaker::opossum())
+        );
+        let twice = of(&["users.retries=1", "users.retries=2"], "users");
+        assert_eq!(twice.policy.backoff.retries, 2);
+    }
+
+    #[test]
+    fn a_method_has_what_its_dependency_has_and_what_is_said_of_it_alone() {
+        let (hedge, places) =
+            (format!("orders/{QUOTE}.hedge=on"), format!("orders/{QUOTE}.places=7"));
+        let orders =
+            of(&[&hedge, "orders.timeout=2s", &places, "orders.balance=round_robin"], "orders");
+        let quote = orders.policy.of(QUOTE);
+        assert_eq!(
+            (quote.timeout, quote.hedge),
+            (Some(Duration::from_secs(2)), Some(Hedge::default()))
+        );
+        assert_eq!((quote.method_bulkhead, quote.bulkhead), (Some(7), 256));
+        assert_eq!((orders.policy.hedge, orders.balance), (None, Balance::RoundRobin));
+        assert_eq!(orders.told()["methods"][QUOTE]["method_places"], 7);
+        assert_eq!(orders.told()["balance"], "round_robin");
+    }
+
+    #[test]
+    fn what_cannot_be_understood_says_what_could_be() {
+        for (text, hint) in [
+            ("payments", "NAME.SETTING=VALUE"),
+            ("timeout=2s", "NAME.SETTING=VALUE"),
+            (".timeout=2s", "NAME.SETTING=VALUE"),
+            ("orders/QuoteOrder.timeout=2s", "NAME/METHOD"),
+            ("*/a.B/C.timeout=2s", "NAME/METHOD"),
+            ("payments.timeout=2", "250ms"),
+            ("payments.retries=-1", "number"),
+            ("payments.hedge=yes", "neither on nor off"),
+            ("payments.breaker=on", "seed_count"),
+            ("payments.balance=random", "p2c"),
+            ("payments.colour=red", "queue-timeout"),
+            ("orders/a.B/C.balance=p2c", "not of a method"),
+        ] {
+            let error = text.parse::<Override>().expect_err(text);
+            assert!(error.contains(hint), "{text}: {error}");
+        }
+    }
+}
