@@ -42,8 +42,16 @@ pub async fn as_nobody<F: Future>(future: F) -> F::Output {
 ///
 /// # Errors
 /// No port is free.
-#[expect(clippy::disallowed_methods, reason = "ends with the runtime of the test")]
 pub fn channel(routes: Routes) -> anyhow::Result<Channel> {
+    channel_named("fake", routes)
+}
+
+/// The same under a name, where a test tells by it which of several an answer does without.
+///
+/// # Errors
+/// No port is free.
+#[expect(clippy::disallowed_methods, reason = "ends with the runtime of the test")]
+pub fn channel_named(name: &str, routes: Routes) -> anyhow::Result<Channel> {
     let bound = Bound::free()?;
     let port = bound.listen.local_addr()?.port();
     let listener = Arc::new(Listener::new(bound.listen, Settings::default(), None)?);
@@ -58,7 +66,7 @@ pub fn channel(routes: Routes) -> anyhow::Result<Channel> {
         }
     });
     tokio::spawn(listener.serve(Wire::Http2, service));
-    Ok(channel_to("fake", port))
+    Ok(channel_to(name, port))
 }
 
 /// A callee on a port of loopback, called without a token of our own.

@@ -15,6 +15,10 @@ use serde_json::{Value, json};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
+use self::door::Door;
+
+mod door;
+
 /// The password of everybody in these tests.
 pub const PASSWORD: &str = "correct horse battery staple";
 /// The limit for anonymous callers is out of the way: all tests come from one address.
@@ -39,11 +43,20 @@ pub const SERVICES: [(&str, &str); 7] = [
 /// The whole mesh.
 pub struct Bed {
     ports: BTreeMap<&'static str, u16>,
+    /// By port.
+    processes: BTreeMap<u16, Process>,
+    doors: BTreeMap<&'static str, Door>,
     http: Client<HttpConnector, Full<Bytes>>,
     stop: CancellationToken,
     running: TaskTracker,
     pub admin: String,
     folder: tempfile::TempDir,
+}
+
+/// One of them, while it runs.
+struct Process {
+    stop: CancellationToken,
+    running: TaskTracker,
 }
 
 /// An answer of the gateway.
@@ -71,6 +84,8 @@ pub struct Changes {
     pub defaults_at_the_edge: bool,
     /// The log of `shipping` begins with a fact that nobody understands.
     pub nonsense: bool,
+    /// Processes that the others reach through a [`Door`].
+    pub behind_doors: &'static [&'static str],
 }
 
 // === impl Bed ===
@@ -91,21 +106,23 @@ impl Bed {
             ports.insert(name, bound.listen.local_addr().expect("a port").port());
             sockets.insert(name, bound);
         }
-        let registry: Vec<String> =
-            SERVICES.iter().map(|(name, _)| format!("{name}=127.0.0.1:{}", ports[name])).collect();
-        let registry = format!("static://?{}", registry.join("&"));
+        let (stop, running) = (CancellationToken::new(), TaskTracker::new());
+        let doors = doors(changes.behind_doors, &ports, &running, &stop).await;
+        let registry = registry(&ports, &doors);
         write_secrets(folder.path());
         if changes.nonsense {
             write_nonsense(folder.path()).await;
         }
 
-        let bed = Self {
+        let mut bed = Self {
             http: Client::builder(TokioExecutor::new()).build(HttpConnector::new()),
-            stop: CancellationToken::new(),
-            running: TaskTracker::new(),
+            stop,
+            running,
             admin: String::new(),
             folder,
             ports,
+            processes: BTreeMap::new(),
+            doors,
         };
         let folder = bed.folder.path().to_owned();
         let mut flags = |name: &'static str, own: &[String]| -> (Vec<String>, Bound) {
@@ -192,13 +209,30 @@ impl Bed {
         Self { admin, ..self }
     }
 
-    async fn run(&self, app: impl Future<Output = anyhow::Result<App>>) {
+    async fn run(&mut self, app: impl Future<Output = anyhow::Result<App>>) {
         let app = app.await.expect("the process starts");
-        let stop = self.stop.clone();
-        self.running.spawn(async move {
+        let port = app.address().port();
+        let process = Process { stop: self.stop.child_token(), running: TaskTracker::new() };
+        let stop = process.stop.clone();
+        let serving = process.running.track_future(async move {
             let ended = app.serve(stop.cancelled_owned()).await;
             assert!(ended.is_ok(), "a process failed: {ended:?}");
         });
+        self.running.spawn(serving);
+        self.processes.insert(port, process);
+    }
+
+    /// Ends one process as a signal would, and waits until it has.
+    pub async fn stop(&self, name: &str) {
+        let Process { stop, running } = &self.processes[&self.ports[name]];
+        stop.cancel();
+        running.close();
+        tokio::time::timeout(PATIENCE, running.wait()).await.expect("the process ends");
+    }
+
+    /// From now on nobody hears anything of this process, and their connections stay open.
+    pub fn hang(&self, name: &str) {
+        self.doors[name].open.send_replace(false);
     }
 
     /// Waits until the health service says that `service` is ready.
@@ -418,6 +452,28 @@ impl Reply {
             .find(|detail| detail["@type"].as_str().is_some_and(|name| name.ends_with(kind)))
             .unwrap_or(&Value::Null)
     }
+}
+
+async fn doors(
+    names: &'static [&'static str],
+    ports: &BTreeMap<&str, u16>,
+    running: &TaskTracker,
+    stop: &CancellationToken,
+) -> BTreeMap<&'static str, Door> {
+    let mut doors = BTreeMap::new();
+    for name in names {
+        doors.insert(*name, Door::before(ports[name], running, stop.clone()).await);
+    }
+    doors
+}
+
+/// Where everybody is found: at the door of those who have one.
+fn registry(ports: &BTreeMap<&str, u16>, doors: &BTreeMap<&str, Door>) -> String {
+    let places = SERVICES.map(|(name, _)| {
+        let port = doors.get(name).map_or(ports[name], |door| door.port);
+        format!("{name}=127.0.0.1:{port}")
+    });
+    format!("static://?{}", places.join("&"))
 }
 
 fn config<C: Parser>(

@@ -9,3 +9,4 @@ mod edge;
 mod input;
 mod lives;
 mod provider;
+mod without;

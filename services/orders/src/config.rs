@@ -70,6 +70,16 @@ pub struct Config {
     )]
     pub stock_advice_timeout: Duration,
 
+    /// How long an answer waits for what users, payments or shipping know of an order; then it is
+    /// given without.
+    #[arg(
+        long,
+        env = "ORDERS_DETAIL_TIMEOUT",
+        default_value = "250ms",
+        value_parser = mesh::config::duration
+    )]
+    pub detail_timeout: Duration,
+
     /// How long a quote is honoured.
     #[arg(
         long,
@@ -111,6 +121,7 @@ impl Config {
             price_fresh: self.price_age_max,
             customer_advice: self.customer_advice_timeout,
             stock_advice: self.stock_advice_timeout,
+            detail: self.detail_timeout,
             delivery_look: self.delivery_look_after,
         }
     }
@@ -139,5 +150,11 @@ mod tests {
         let quarter = Duration::from_secs(900);
         assert_eq!((config.patience().confirm, config.patience().action), (quarter, quarter));
         assert_eq!(config.quote_age_max, quarter);
+    }
+
+    #[test]
+    fn an_answer_waits_a_quarter_of_a_second_for_what_others_know() {
+        let config = Config::try_parse_from(["orders"]).expect("defaults suffice");
+        assert_eq!(config.patience().detail, Duration::from_millis(250));
     }
 }

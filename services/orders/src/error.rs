@@ -82,7 +82,7 @@ pub enum Error {
     /// The order's saga is not where the order says.
     #[error("the order's saga {0}")]
     Saga(&'static str),
-    /// The answer of an earlier attempt: told as it was told then.
+    /// The answer of an earlier attempt, or of another service: told as it was told then.
     #[error("answered before")]
     Answered(Box<Status>),
     /// The database did not do it.

@@ -5,6 +5,7 @@ mod change;
 mod parse;
 mod place;
 mod read;
+mod summary;
 mod watch;
 
 use std::{future::Future, time::Duration};
@@ -81,6 +82,14 @@ impl OrdersService for Orders {
     ) -> Result<Response<api::Order>, Status> {
         let order = self.get(request.get_ref()).await?;
         Ok(Response::new(order))
+    }
+
+    async fn get_order_summary(
+        &self,
+        request: Request<api::GetOrderSummaryRequest>,
+    ) -> Result<Response<api::OrderSummary>, Status> {
+        let summary = self.summary(request.get_ref()).await?;
+        Ok(Response::new(summary))
     }
 
     async fn list_orders(

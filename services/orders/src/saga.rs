@@ -56,6 +56,8 @@ pub struct Patience {
     pub customer_advice: Duration,
     /// For inventory to say what there is, while an order is placed: the reservation decides.
     pub stock_advice: Duration,
+    /// For another service to say what it knows of an order that is read: it is answered without.
+    pub detail: Duration,
     /// How soon shipping is asked for parcels if no event comes; later ever more seldom.
     pub delivery_look: Duration,
 }
@@ -334,7 +336,7 @@ fn growing(since: OffsetDateTime, at: OffsetDateTime, longest: Duration) -> Offs
     at + waited.clamp(Duration::from_secs(1), longest)
 }
 
-fn name(collection: &str, id: Uuid) -> String {
+pub(crate) fn name(collection: &str, id: Uuid) -> String {
     format!("{collection}/{id}")
 }
 

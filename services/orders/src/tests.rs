@@ -2,6 +2,7 @@
 
 mod delivery;
 mod shop;
+mod summary;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
@@ -42,6 +43,7 @@ const PATIENCE: Patience = Patience {
     price_fresh: Duration::from_secs(5),
     customer_advice: Duration::from_secs(5),
     stock_advice: Duration::from_secs(5),
+    detail: Duration::from_secs(5),
     delivery_look: Duration::from_secs(300),
 };
 
@@ -622,9 +624,14 @@ async fn another_customers_order_is_denied_by_every_call_whether_it_exists_or_no
     let denied = reason(Code::PermissionDenied, "PERMISSION_DENIED");
     let bob = || Caller::customer(BOB);
     for name in [placed.name, unknown] {
-        let get = api::GetOrderRequest { name: name.clone(), view: 0 };
-        let get = testing::as_caller(bob(), place.orders.get_order(Request::new(get))).await;
-        assert_eq!(why(get), denied, "{name}");
+        for view in [api::OrderView::Unspecified, api::OrderView::Full] {
+            let get = api::GetOrderRequest { name: name.clone(), view: view.into() };
+            let get = testing::as_caller(bob(), place.orders.get_order(Request::new(get))).await;
+            assert_eq!(why(get), denied, "{name}");
+        }
+        let summary = api::GetOrderSummaryRequest { name: name.clone() };
+        let summary = place.orders.get_order_summary(Request::new(summary));
+        assert_eq!(why(testing::as_caller(bob(), summary).await), denied, "{name}");
         let batch = api::BatchGetOrdersRequest { names: vec![name.clone()] };
         let batch = place.orders.batch_get_orders(Request::new(batch));
         assert_eq!(why(testing::as_caller(bob(), batch).await), denied, "{name}");

@@ -53,12 +53,15 @@ impl Stage {
                 let request = json!({"name": name, "etag": etag, "expectedTotal": total});
                 (request, Reach::Named(name))
             }
-            "GetOrder" | "BatchGetOrders" | "CancelOrder" | "ListOrderEvents" | "WatchOrder" => {
+            "GetOrder" | "GetOrderSummary" | "BatchGetOrders" | "CancelOrder"
+            | "ListOrderEvents" | "WatchOrder" => {
                 let order = self.placed(ada).await;
                 let name = name(&order);
                 let request = match rpc {
                     "BatchGetOrders" => json!({"names": [name]}),
                     "CancelOrder" => json!({"name": name, "etag": order["etag"]}),
+                    // Whoever sees the order sees its customer.
+                    "GetOrder" => json!({"name": name, "view": "ORDER_VIEW_FULL"}),
                     _ => json!({"name": name}),
                 };
                 (request, Reach::Named(name))

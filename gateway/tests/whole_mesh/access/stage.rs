@@ -61,6 +61,7 @@ const CHANGES: Changes = Changes {
     ],
     defaults_at_the_edge: false,
     nonsense: true,
+    behind_doors: &[],
 };
 
 // === impl Reach ===

@@ -37,6 +37,7 @@ pub fn order(stored: &Stored) -> api::Order {
         create_time: Some(timestamp(order.placed_at)),
         update_time: Some(timestamp(order.updated_at)),
         etag: resource::etag(*revision),
+        customer_details: None,
     }
 }
 

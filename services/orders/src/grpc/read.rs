@@ -14,11 +14,19 @@ impl Orders {
     pub(super) async fn get(&self, request: &api::GetOrderRequest) -> Result<api::Order, Error> {
         let mut wrong = parse::Violations::default();
         let id = parse::name(&request.name)?;
-        if api::OrderView::try_from(request.view).is_err() {
+        let view = api::OrderView::try_from(request.view).unwrap_or_else(|_unknown| {
             wrong.add("view", "is not a known view");
+            api::OrderView::Unspecified
+        });
+        let view = wrong.none_or(view)?;
+        let order = encode::order(&self.visible(id).await?);
+        match view {
+            api::OrderView::Unspecified | api::OrderView::Basic => Ok(order),
+            api::OrderView::Full => {
+                let customer_details = Some(self.customer_details(&order.customer).await?);
+                Ok(api::Order { customer_details, ..order })
+            }
         }
-        wrong.none_or(())?;
-        Ok(encode::order(&self.visible(id).await?))
     }
 
     pub(super) async fn list(

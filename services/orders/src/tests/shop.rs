@@ -23,7 +23,7 @@ use proto::{
     shipping::v1::{self as shipping, shipment, shipping_service_server},
     users::v1::{self as users, users_service_server},
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Barrier, Notify, watch};
 use tonic::{
     Code, Request, Response, Status,
     body::Body,
@@ -56,6 +56,16 @@ pub struct State {
     pub stock_hidden: bool,
     /// Services that cannot be reached.
     pub down: BTreeSet<&'static str>,
+    /// Services that take a call and never answer it.
+    pub hung: BTreeSet<&'static str>,
+    /// Services that refuse every call.
+    pub forbidding: BTreeSet<&'static str>,
+    /// Every call that came, by its method.
+    pub calls: Vec<String>,
+    /// Calls of these methods are answered once there is one of each.
+    pub together: Option<(&'static [&'static str], Arc<Barrier>)>,
+    /// Whose account is closed.
+    pub closed: BTreeSet<String>,
     /// Who may not order.
     pub inactive: BTreeSet<String>,
     /// How the next authorizations go; `Authorized` once there are no more.
@@ -175,19 +185,17 @@ impl Shop {
 
     /// Clients of the five.
     pub fn peers(self: &Arc<Self>) -> Peers {
-        let catalog = testing::channel(Routes::new(Fake::<CATALOG>(Arc::clone(self)))).unwrap();
-        let users = testing::channel(Routes::new(Fake::<USERS>(Arc::clone(self)))).unwrap();
-        let inventory = testing::channel(Routes::new(Fake::<INVENTORY>(Arc::clone(self)))).unwrap();
-        let payments = testing::channel(Routes::new(Fake::<PAYMENTS>(Arc::clone(self)))).unwrap();
-        let shipping = testing::channel(Routes::new(Fake::<SHIPPING>(Arc::clone(self)))).unwrap();
-        let by_name: BTreeMap<&str, Channel> = [
-            ("catalog", catalog),
-            ("users", users),
-            ("inventory", inventory),
-            ("payments", payments),
-            ("shipping", shipping),
-        ]
-        .into();
+        let by_name = [
+            ("catalog", Routes::new(Fake::<CATALOG>(Arc::clone(self)))),
+            ("users", Routes::new(Fake::<USERS>(Arc::clone(self)))),
+            ("inventory", Routes::new(Fake::<INVENTORY>(Arc::clone(self)))),
+            ("payments", Routes::new(Fake::<PAYMENTS>(Arc::clone(self)))),
+            ("shipping", Routes::new(Fake::<SHIPPING>(Arc::clone(self)))),
+        ];
+        let by_name: BTreeMap<&str, Channel> = by_name
+            .into_iter()
+            .map(|(name, routes)| (name, testing::channel_named(name, routes).unwrap()))
+            .collect();
         Peers::of(|name| by_name[name].clone())
     }
 
@@ -213,10 +221,31 @@ impl Shop {
     }
 
     fn up(&self, service: &'static str) -> Result<(), Status> {
-        if self.state().down.contains(service) {
+        let state = self.state();
+        if state.down.contains(service) {
             return Err(refused(Code::Unavailable, "DEPENDENCY_DOWN", vec![]));
         }
+        if state.forbidding.contains(service) {
+            return Err(refused(Code::PermissionDenied, "PERMISSION_DENIED", vec![]));
+        }
         Ok(())
+    }
+
+    /// Notes a call, and keeps it as long as the test wants it kept.
+    async fn taken(&self, service: &'static str, method: &str) {
+        let (hung, together) = {
+            let mut state = self.state();
+            state.calls.push(method.to_owned());
+            (state.hung.contains(service), state.together.clone())
+        };
+        if hung {
+            std::future::pending::<()>().await;
+        }
+        if let Some((methods, barrier)) = together
+            && methods.contains(&method)
+        {
+            barrier.wait().await;
+        }
     }
 
     fn variants(
@@ -257,6 +286,9 @@ impl Shop {
     ) -> Result<users::CheckCustomerResponse, Status> {
         self.up("users")?;
         let state = self.state();
+        if state.closed.contains(&request.name) {
+            return Err(refused(Code::NotFound, "NOT_FOUND", vec![]));
+        }
         Ok(users::CheckCustomerResponse {
             active: !state.inactive.contains(&request.name),
             name: request.name,
@@ -397,6 +429,18 @@ impl Shop {
         self.up("shipping")?;
         let found = self.state().shipments.get(&request.name).cloned();
         found.ok_or_else(|| refused(Code::NotFound, "NOT_FOUND", vec![]))
+    }
+
+    /// The shipments of one order.
+    fn list(
+        &self,
+        request: shipping::ListShipmentsRequest,
+    ) -> Result<shipping::ListShipmentsResponse, Status> {
+        self.up("shipping")?;
+        let state = self.state();
+        let of = |shipment: &&shipping::Shipment| shipment.order == request.order;
+        let shipments = state.shipments.values().filter(of).cloned().collect();
+        Ok(shipping::ListShipmentsResponse { shipments, next_page_token: String::new() })
     }
 
     fn call_back(
@@ -617,8 +661,11 @@ impl State {
         let held = !paid.closed && (held.contains(&paid.state) || paid.captured > 0);
         let taken = (paid.captured > 0).then(|| euro(paid.captured));
         let authorized = if held { Some(paid.amount.clone()) } else { taken };
+        let declined = paid.state == payment::State::Failed;
         payments::Payment {
             name,
+            decline_code: if declined { "insufficient_funds" } else { "" }.to_owned(),
+            payment_method: "tok_visa".to_owned(),
             state: paid.state.into(),
             authorized,
             captured: Some(euro(paid.captured)),
@@ -663,12 +710,18 @@ impl<const SERVICE: usize> Service<http::Request<Body>> for Fake<SERVICE> {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let shop = Arc::clone(&self.0);
-        Box::pin(async move { Ok(serve(shop, request).await) })
+        let service = ["catalog", "users", "inventory", "payments", "shipping"][SERVICE];
+        Box::pin(async move { Ok(serve(shop, service, request).await) })
     }
 }
 
-async fn serve(shop: Arc<Shop>, request: http::Request<Body>) -> http::Response<Body> {
+async fn serve(
+    shop: Arc<Shop>,
+    service: &'static str,
+    request: http::Request<Body>,
+) -> http::Response<Body> {
     let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+    shop.taken(service, &method).await;
     match method.as_str() {
         "BatchGetVariants" => unary(request, |message| ready(shop.variants(message))).await,
         "CheckCustomer" => unary(request, |message| ready(shop.check(message))).await,
@@ -687,10 +740,12 @@ async fn serve(shop: Arc<Shop>, request: http::Request<Body>) -> http::Response<
         "VoidPayment" => unary(request, |message| ready(shop.void(message))).await,
         "GetPayment" => {
             let get = |message: payments::GetPaymentRequest| -> Ready<Result<_, Status>> {
-                let state = shop.state();
-                let known = state.payments.contains_key(&message.name);
-                let missing = || refused(Code::NotFound, "NOT_FOUND", vec![]);
-                ready(if known { Ok(state.payment(message.name)) } else { Err(missing()) })
+                ready(shop.up("payments").and_then(|()| {
+                    let state = shop.state();
+                    let known = state.payments.contains_key(&message.name);
+                    let missing = || refused(Code::NotFound, "NOT_FOUND", vec![]);
+                    if known { Ok(state.payment(message.name)) } else { Err(missing()) }
+                }))
             };
             unary(request, get).await
         }
@@ -701,6 +756,7 @@ async fn serve(shop: Arc<Shop>, request: http::Request<Body>) -> http::Response<
         "GetRefund" => unary(request, |message| ready(shop.paid_back(message))).await,
         "CreateShipment" => unary(request, |message| ready(shop.send(message))).await,
         "GetShipment" => unary(request, |message| ready(shop.sent(message))).await,
+        "ListShipments" => unary(request, |message| ready(shop.list(message))).await,
         "CancelShipment" => unary(request, |message| ready(shop.call_back(message))).await,
         other => panic!("nobody told the fakes about {other}"),
     }
