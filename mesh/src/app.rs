@@ -28,7 +28,7 @@ use crate::{
     Channel,
     auth::{Auth, Keys, Rules, SignIn},
     clean_up,
-    client::{Methods, Upstream},
+    client::{Dependency, Methods},
     config::{Bound, Config},
     registry::{Address, Registry, Snapshot},
     server::{self, Listener},
@@ -214,8 +214,8 @@ impl App {
             tracing::warn!(callee = name_or_url, "{name_or_url} is not in the registry");
         }
         let (sign_in, methods) = (self.sign_in.clone(), Arc::clone(&self.methods));
-        let upstream = Upstream::of(&self.config.upstreams, name_or_url);
-        let channel = Channel::new(name_or_url, snapshots, sign_in, methods, tls, upstream);
+        let calls = Dependency::of(&self.config.dependencies, name_or_url);
+        let channel = Channel::new(name_or_url, snapshots, sign_in, methods, tls, calls);
         channels.insert(name_or_url.to_owned(), channel.clone());
         channel
     }

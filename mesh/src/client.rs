@@ -32,7 +32,7 @@ mod fallback;
 mod callee;
 mod methods;
 mod policy;
-mod upstream;
+mod dependency;
 mod call;
 mod kept;
 mod bulkhead;
@@ -57,13 +57,13 @@ mod view;
 pub mod http;
 
 pub use budget::Allowance;
+pub use dependency::Override;
 pub use fallback::fallback;
 pub use policy::{Hedge, Policy, timeout};
-pub use upstream::Override;
 pub use view::view;
 
+pub(crate) use dependency::Dependency;
 pub(crate) use methods::Methods;
-pub(crate) use upstream::Upstream;
 pub(crate) use view::{Reading, readings};
 
 /// One callee, with all its instances. Cheap to clone; generated clients take it.
@@ -105,10 +105,10 @@ impl Channel {
         sign_in: SignIn,
         facts: Arc<Methods>,
         tls: Option<tls::Connector>,
-        upstream: Upstream,
+        calls: Dependency,
     ) -> Self {
         let network = tls.map_or(connect::Network::Tcp, connect::Network::Tls);
-        let Upstream { policy, balance } = upstream;
+        let Dependency { policy, balance } = calls;
         let endpoints = Arc::new(endpoint::Endpoints::over(name, instances, network, balance));
         Self(Callee::new(name.into(), endpoints, sign_in, facts, policy))
     }
@@ -117,7 +117,7 @@ impl Channel {
     #[must_use]
     pub fn to(name: &str, addresses: &[Address]) -> Self {
         let (snapshot, facts) = (Snapshot::fixed(addresses), Methods::of_mesh());
-        Self::new(name, snapshot, SignIn::default(), facts, None, Upstream::default())
+        Self::new(name, snapshot, SignIn::default(), facts, None, Dependency::default())
     }
 
     /// The same callee over the same connections, under another policy and with a budget, places

@@ -95,12 +95,12 @@ pub struct Config {
     /// at once), `queue-timeout` (the wait for a place), `breaker` (default, seed_count, opossum,
     /// opossum_10s, off), `hedge` and `throttle` (on, off), `balance` (p2c, round_robin). May come often.
     #[arg(
-        long = "upstream",
-        env = "MESH_UPSTREAM",
+        long = "dependency",
+        env = "MESH_DEPENDENCY",
         value_name = "NAME.SETTING=VALUE",
         value_delimiter = ','
     )]
-    pub upstreams: Vec<crate::client::Override>,
+    pub dependencies: Vec<crate::client::Override>,
 
     /// Prints what every setting is, where it comes from and how dependencies are called, as JSON,
     /// and ends.
@@ -214,7 +214,7 @@ impl Config {
             allow_plaintext: false,
             tls: crate::tls::Settings::default(),
             server: crate::server::Settings::default(),
-            upstreams: Vec::new(),
+            dependencies: Vec::new(),
             print_config: false,
             delivery: Delivery::On,
             failpoints: false,

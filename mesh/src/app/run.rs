@@ -30,7 +30,7 @@ where
     if shared.print_config {
         #[expect(clippy::print_stdout, reason = "that is what was asked for")]
         {
-            println!("{:#}", settings::told(&C::command(), &matches, &shared.upstreams));
+            println!("{:#}", settings::told(&C::command(), &matches, &shared.dependencies));
         }
         return ExitCode::SUCCESS;
     }

@@ -3,7 +3,7 @@
 use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
 use serde_json::{Map, Value, json};
 
-use crate::client::{Override, Upstream};
+use crate::client::{Dependency, Override};
 
 /// Every setting of `command` with its value and where that comes from, and how dependencies are
 /// called.
@@ -13,12 +13,12 @@ pub(super) fn told(command: &Command, matches: &ArgMatches, overrides: &[Overrid
             arg.get_long().filter(|name| !["help", "version", "print-config"].contains(name));
         Some((name?.to_owned(), setting(arg, matches)))
     });
-    let mut upstreams = Map::new();
-    upstreams.insert("*".to_owned(), Upstream::of(overrides, "").told());
-    for name in Upstream::names(overrides) {
-        upstreams.insert(name.to_owned(), Upstream::of(overrides, name).told());
+    let mut dependencies = Map::new();
+    dependencies.insert("*".to_owned(), Dependency::of(overrides, "").told());
+    for name in Dependency::names(overrides) {
+        dependencies.insert(name.to_owned(), Dependency::of(overrides, name).told());
     }
-    json!({ "settings": settings.collect::<Map<_, _>>(), "upstreams": upstreams })
+    json!({ "settings": settings.collect::<Map<_, _>>(), "dependencies": dependencies })
 }
 
 fn setting(arg: &Arg, matches: &ArgMatches) -> Value {
@@ -62,11 +62,11 @@ mod tests {
 
     #[test]
     fn every_setting_is_told_with_its_source_and_no_secret() {
-        let flags = ["p", "--drain", "3s", "--upstream", "users.retries=0,*.breaker=off"];
+        let flags = ["p", "--drain", "3s", "--dependency", "users.retries=0,*.breaker=off"];
         let matches = Process::command().try_get_matches_from(flags).expect("flags");
         let process = Process::from_arg_matches(&matches).expect("settings");
         assert!(process.database_url.contains("secret"));
-        let told = told(&Process::command(), &matches, &process.mesh.upstreams);
+        let told = told(&Process::command(), &matches, &process.mesh.dependencies);
         let settings = &told["settings"];
         assert_eq!(
             settings["drain"],
@@ -75,10 +75,10 @@ mod tests {
         assert_eq!(settings["listen"]["value"], "127.0.0.1:50054");
         assert_eq!(settings["listen"]["from"], "default");
         assert_eq!(settings["allow-plaintext"]["value"], false);
-        assert_eq!(settings["upstream"]["value"], json!(["users.retries=0", "*.breaker=off"]));
+        assert_eq!(settings["dependency"]["value"], json!(["users.retries=0", "*.breaker=off"]));
         assert!(!told.to_string().contains("secret@"), "{told}");
-        assert_eq!(told["upstreams"]["*"]["breaker"], "off");
-        assert_eq!(told["upstreams"]["users"]["retries"], 0);
-        assert_eq!(told["upstreams"]["users"]["breaker"], "off");
+        assert_eq!(told["dependencies"]["*"]["breaker"], "off");
+        assert_eq!(told["dependencies"]["users"]["retries"], 0);
+        assert_eq!(told["dependencies"]["users"]["breaker"], "off");
     }
 }

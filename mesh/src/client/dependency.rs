@@ -1,6 +1,6 @@
 //! What an operator says of the calls to single dependencies, in place of the defaults.
 //!
-//! One flag, `--upstream NAME.SETTING=VALUE`, says it all; `--print-config` shows what came of it.
+//! One flag, `--dependency NAME.SETTING=VALUE`, says it all; `--print-config` shows what came of it.
 
 use std::{str::FromStr, time::Duration};
 
@@ -29,7 +29,7 @@ pub struct Override {
 
 /// How one dependency is called.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Upstream {
+pub(crate) struct Dependency {
     pub(super) policy: Policy,
     pub(super) balance: Balance,
 }
@@ -86,27 +86,27 @@ impl FromStr for Override {
     }
 }
 
-// === impl Upstream ===
+// === impl Dependency ===
 
-impl Upstream {
+impl Dependency {
     /// How `name` is called: what is said of all, then what is said of it, then of its methods.
     /// Of two that say the same of the same, the later counts.
     pub(crate) fn of(overrides: &[Override], name: &str) -> Self {
-        let mut upstream = Self::default();
+        let mut calls = Self::default();
         let all = overrides.iter().filter(|it| it.name.is_none());
         let own = || overrides.iter().filter(|it| it.name.as_deref() == Some(name));
         let whole = all.chain(own()).filter(|it| it.method.is_none());
         for it in whole {
-            it.setting.apply(&mut upstream.policy, Some(&mut upstream.balance));
+            it.setting.apply(&mut calls.policy, Some(&mut calls.balance));
         }
         for it in own() {
             let Some(method) = &it.method else { continue };
-            let mut policy = upstream.policy.of(method).clone();
+            let mut policy = calls.policy.of(method).clone();
             policy.methods.clear();
             it.setting.apply(&mut policy, None);
-            upstream.policy = std::mem::take(&mut upstream.policy).method(method, policy);
+            calls.policy = std::mem::take(&mut calls.policy).method(method, policy);
         }
-        upstream
+        calls
     }
 
     /// All settings in effect.
@@ -258,15 +258,15 @@ mod tests {
 
     const QUOTE: &str = "ordermesh.orders.v1.OrdersService/QuoteOrder";
 
-    fn of(texts: &[&str], name: &str) -> Upstream {
+    fn of(texts: &[&str], name: &str) -> Dependency {
         let overrides: Vec<Override> = texts.iter().map(|it| it.parse().expect(it)).collect();
-        Upstream::of(&overrides, name)
+        Dependency::of(&overrides, name)
     }
 
     #[test]
     fn without_a_word_the_defaults_hold() {
-        assert_eq!(of(&[], "payments"), Upstream::default());
-        assert_eq!(of(&["users.retries=0"], "payments"), Upstream::default());
+        assert_eq!(of(&[], "payments"), Dependency::default());
+        assert_eq!(of(&["users.retries=0"], "payments"), Dependency::default());
     }
 
     #[test]
