@@ -214,8 +214,10 @@ impl App {
             tracing::warn!(callee = name_or_url, "{name_or_url} is not in the registry");
         }
         let (sign_in, methods) = (self.sign_in.clone(), Arc::clone(&self.methods));
+        let listed = !name_or_url.contains("://") && name_or_url != self.name;
+        let hurry = if listed { self.registry.hurry(name_or_url) } else { Arc::default() };
         let calls = Dependency::of(&self.config.dependencies, name_or_url);
-        let channel = Channel::new(name_or_url, snapshots, sign_in, methods, tls, calls);
+        let channel = Channel::new(name_or_url, snapshots, sign_in, methods, tls, calls, hurry);
         channels.insert(name_or_url.to_owned(), channel.clone());
         channel
     }

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tonic::{Code, Request, Status, body::Body};
 
 use callee::Callee;
@@ -106,10 +106,12 @@ impl Channel {
         facts: Arc<Methods>,
         tls: Option<tls::Connector>,
         calls: Dependency,
+        hurry: Arc<Notify>,
     ) -> Self {
         let network = tls.map_or(connect::Network::Tcp, connect::Network::Tls);
         let Dependency { policy, balance } = calls;
-        let endpoints = Arc::new(endpoint::Endpoints::over(name, instances, network, balance));
+        let endpoints =
+            Arc::new(endpoint::Endpoints::over(name, instances, network, balance, hurry));
         Self(Callee::new(name.into(), endpoints, sign_in, facts, policy))
     }
 
@@ -117,7 +119,15 @@ impl Channel {
     #[must_use]
     pub fn to(name: &str, addresses: &[Address]) -> Self {
         let (snapshot, facts) = (Snapshot::fixed(addresses), Methods::of_mesh());
-        Self::new(name, snapshot, SignIn::default(), facts, None, Dependency::default())
+        Self::new(
+            name,
+            snapshot,
+            SignIn::default(),
+            facts,
+            None,
+            Dependency::default(),
+            Arc::default(),
+        )
     }
 
     /// The same callee over the same connections, under another policy and with a budget, places

@@ -209,10 +209,10 @@ impl Registry {
         }
     }
 
-    /// Asks the registry to look for the instances of `name` soon: one of them went away, or
-    /// cannot be reached. Where changes are pushed this changes nothing.
-    pub fn refresh(&self, name: &str) {
-        self.entry(name, cache::Entry::hurry);
+    /// Rung by whoever calls `name` and sees an instance of it go: the registry is asked soon. Where
+    /// changes are pushed that changes nothing.
+    pub(crate) fn hurry(&self, name: &str) -> Arc<Notify> {
+        self.entry(name, cache::Entry::hurry)
     }
 
     /// Makes an instance known until the lease is left, over restarts of the registry.

@@ -6,11 +6,14 @@
 //! connection hands back has not been sent: it goes on by itself, at most once more per instance,
 //! and that is no attempt.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, Response, Uri, uri};
 use hyper::body::Incoming;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tokio_util::sync::DropGuard;
 use tonic::body::Body;
 
@@ -46,6 +49,8 @@ pub(super) struct Settings {
     pub(super) backoff: (Duration, Duration),
     /// The connections.
     pub(super) connect: connect::Settings,
+    /// Who is told that an instance cannot be reached.
+    pub(super) hurry: Arc<Notify>,
 }
 
 // === impl Settings ===
@@ -57,6 +62,7 @@ impl Default for Settings {
             failfast: Duration::from_secs(1),
             backoff: (Duration::from_millis(50), Duration::from_secs(5)),
             connect: connect::Settings::default(),
+            hurry: Arc::default(),
         }
     }
 }
@@ -70,9 +76,10 @@ impl Endpoints {
         instances: watch::Receiver<Arc<Snapshot>>,
         network: connect::Network,
         balance: Balance,
+        hurry: Arc<Notify>,
     ) -> Self {
         let connect = connect::Settings { network, ..connect::Settings::default() };
-        Self::with(name, instances, Settings { balance, connect, ..Settings::default() })
+        Self::with(name, instances, Settings { balance, hurry, connect, ..Settings::default() })
     }
 
     /// The same, with settings of its own.
@@ -152,6 +159,11 @@ impl Endpoints {
                 Err(error) => request = unsent(error, pick, tried, &mut back)?,
             }
         }
+    }
+
+    /// How many instances are in which state.
+    pub(super) fn states(&self) -> BTreeMap<&'static str, u64> {
+        self.set.states()
     }
 
     /// Every instance: id, address, weight, latency, calls under way, state, last error.

@@ -1,5 +1,7 @@
 //! What this process knows of its dependencies, for whoever looks at it.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::callee::{Callee, Method};
@@ -11,6 +13,8 @@ pub(crate) struct Reading {
     pub(crate) dependency: String,
     pub(crate) retry_budget: u64,
     pub(crate) bulkhead_in_use: u64,
+    /// Instances, by what state they are in.
+    pub(crate) endpoints: BTreeMap<&'static str, u64>,
 }
 
 /// Every dependency of this process: its instances, its budget, its places, and the breakers of
@@ -37,6 +41,7 @@ pub(crate) fn readings() -> Vec<Reading> {
                 dependency: callee.name.to_string(),
                 retry_budget: budget,
                 bulkhead_in_use: in_use,
+                endpoints: callee.endpoints.states(),
             }),
         }
     }

@@ -97,8 +97,9 @@ impl Entry {
         self.shared.failure.subscribe()
     }
 
-    pub(super) fn hurry(&self) {
-        self.shared.hurry.notify_one();
+    /// Asks soon when it is rung.
+    pub(super) fn hurry(&self) -> Arc<Notify> {
+        Arc::clone(&self.shared.hurry)
     }
 }
 

@@ -62,6 +62,8 @@ pub const REFUSED: &str = "mesh_refused";
 pub const DEGRADED: &str = "mesh_degraded";
 /// Gauge of a breaker: 0 closed, 1 half-open, 2 open.
 pub const BREAKER_STATE: &str = "mesh_breaker_state";
+/// Gauge of the instances of a dependency, by state: ready, connecting, ejected, draining.
+pub const ENDPOINTS: &str = "mesh_endpoints";
 /// Gauge of how many attempts the budget of a dependency would pay for.
 pub const RETRY_BUDGET: &str = "mesh_retry_budget";
 /// Gauge of the calls to a dependency that are under way.

@@ -70,6 +70,15 @@ impl prometheus_client::collector::Collector for Dependencies {
                 ConstGauge::new(number(reading)).encode(metric.encode_family(&labels)?)?;
             }
         }
+        let kind = ConstGauge::new(0_u64).metric_type();
+        let help = "Instances of a dependency, by state";
+        let mut metric = encoder.encode_descriptor(names::ENDPOINTS, help, None, kind)?;
+        for reading in &readings {
+            for (state, count) in &reading.endpoints {
+                let labels = [("dependency", reading.dependency.as_str()), ("state", *state)];
+                ConstGauge::new(*count).encode(metric.encode_family(&labels)?)?;
+            }
+        }
         Ok(())
     }
 }

@@ -42,6 +42,7 @@ pub(super) async fn keep(set: Arc<Set>, instance: Arc<Instance>, slot: usize) {
             Some(Err(error)) => {
                 tracing::debug!(callee = set.name, instance = instance.id, %error, "cannot connect");
                 instance.failed(&error);
+                set.settings.hurry.notify_one();
             }
         }
         let nanos = u64::try_from(ceiling.as_nanos()).unwrap_or(u64::MAX);
@@ -70,7 +71,11 @@ async fn serve(set: &Set, instance: &Instance, slot: usize, connected: Connected
     // Ours was the last sender but for those of calls: with them it ends by itself.
     drop(line);
     let ended = match ended {
-        Some(ended) => ended,
+        Some(ended) => {
+            // It goes, or its process is gone: another one may have taken its place.
+            set.settings.hurry.notify_one();
+            ended
+        }
         None => ends.await,
     };
     match ended {

@@ -1,13 +1,13 @@
 //! The instances of a callee, as the registry knows them now.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
@@ -219,12 +219,20 @@ impl Set {
 
     pub(super) fn view(&self) -> Value {
         let at = self.at();
-        let drained = {
-            let drained = self.drained.lock().unwrap_or_else(PoisonError::into_inner);
-            drained.iter().filter_map(Weak::upgrade).collect::<Vec<_>>()
-        };
-        let all = self.all.load();
-        let instances = all.iter().chain(&drained).map(|instance| instance.view(at));
-        json!(instances.collect::<Vec<_>>())
+        self.known().iter().map(|instance| instance.view(at)).collect()
+    }
+
+    pub(super) fn states(&self) -> BTreeMap<&'static str, u64> {
+        let mut states = BTreeMap::new();
+        for instance in self.known() {
+            *states.entry(instance.state()).or_default() += 1;
+        }
+        states
+    }
+
+    /// Those that may be called, and those that finish what they have.
+    fn known(&self) -> Vec<Arc<Instance>> {
+        let drained = self.drained.lock().unwrap_or_else(PoisonError::into_inner);
+        self.all.load().iter().cloned().chain(drained.iter().filter_map(Weak::upgrade)).collect()
     }
 }

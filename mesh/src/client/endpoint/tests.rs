@@ -401,6 +401,22 @@ async fn a_call_waits_for_the_first_instance_and_takes_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_registry_is_asked_as_soon_as_an_instance_goes_or_cannot_be_reached() {
+    let world = World::new(&["a"]);
+    let host = world.start("a", Host::default());
+    let settings = world.settings();
+    let asked = Arc::clone(&settings.hurry);
+    let endpoints = Endpoints::with("orders", world.snapshot.subscribe(), settings);
+    call(&endpoints, &mut Tried::default()).await.expect("an answer");
+    let rings = async || tokio::time::timeout(SECOND, asked.notified()).await.is_ok();
+    assert!(!rings().await, "all is well");
+    world.hosts.lock().unwrap().clear();
+    host.kill.cancel();
+    assert!(rings().await, "it went");
+    assert!(rings().await, "it cannot be reached");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_instance_that_is_removed_takes_no_new_call_and_closes_with_its_last() {
     let world = World::new(&["a", "b"]);
     let leaving = Host { gate: Some(Semaphore::new(0)), ..Host::default() };
