@@ -54,7 +54,11 @@ mod long;
 mod reply;
 mod view;
 pub mod http;
+#[cfg(feature = "testing")]
+mod bare;
 
+#[cfg(feature = "testing")]
+pub use bare::Bare;
 pub use budget::Allowance;
 pub use fallback::fallback;
 pub use policy::{Hedge, Policy, timeout};
