@@ -25,7 +25,7 @@ use super::{
 use crate::{
     auth::ON_BEHALF_OF,
     clock,
-    ctx::{Criticality, Ctx},
+    ctx::{Criticality, Ctx, TRACEPARENT},
     deadline, marks,
     status::{self, Failure},
     telemetry,
@@ -294,13 +294,17 @@ impl Call {
 
     /// Says how long this attempt has, where it stands in the trace, and which one it is.
     fn say(&self, headers: &mut HeaderMap, number: u32, timeout: &str) {
+        if let Some(trace) = self.ctx.trace().child().header() {
+            headers.insert(&TRACEPARENT, trace);
+        }
+        if let Ok(timeout) = HeaderValue::from_str(timeout) {
+            headers.insert(&deadline::TIMEOUT, timeout);
+        }
         let mut text = |name: &'static str, text: &str| {
             if let Ok(value) = HeaderValue::from_str(text) {
                 headers.insert(name, value);
             }
         };
-        text("grpc-timeout", timeout);
-        text("traceparent", &self.ctx.trace().child().to_string());
         if self.ctx.criticality() != Criticality::Normal {
             text(Criticality::HEADER, self.ctx.criticality().as_str());
         }
