@@ -12,7 +12,7 @@ use crate::{
     load::Variant,
     machine,
     run::{Plan, Report, progress, turn},
-    transport::{Bare, Stack, Transport},
+    transport::{Bare, Stack, StackIn, StackOut, Transport},
 };
 
 /// How a process runs its tasks: on one thread, or on so many.
@@ -49,10 +49,13 @@ pub fn cpu<R: Transport>(plan: &Plan, report: &mut Report) -> anyhow::Result<()>
                 let cost = Spread::of(of(name)?);
                 report.figure(&format!("cpu_us_{name}_{flavour}_{at_once}"), cost.value());
             }
-            let over =
-                of(Stack::NAME)?.iter().zip(of(Bare::NAME)?).map(|(stack, bare)| stack - bare);
-            let over = Spread::of(&over.collect::<Vec<_>>());
-            report.figure(&format!("cpu_us_stack_over_bare_{flavour}_{at_once}"), over.value());
+            let bare = of(Bare::NAME)?;
+            for name in [Stack::NAME, StackOut::NAME, StackIn::NAME] {
+                let over = of(name)?.iter().zip(bare).map(|(this, bare)| this - bare);
+                let over = Spread::of(&over.collect::<Vec<_>>());
+                report
+                    .figure(&format!("cpu_us_{name}_over_bare_{flavour}_{at_once}"), over.value());
+            }
         }
         // Servers end with the runtime.
         drop(variants);
@@ -114,7 +117,9 @@ async fn rounds<R: Transport>(
             }
         }
     }
-    let calls = u64::from(plan.calls + plan.warm()) * u64::try_from(plan.rounds * AT_ONCE.len())?;
+    // Each end is at work in two of those that take turns: in the whole stack, and alone.
+    let turns = u64::try_from(2 * plan.rounds * AT_ONCE.len())?;
+    let calls = u64::from(plan.calls + plan.warm()) * turns;
     let moved = Counted::now(stack).since(before);
     let (made, served) = (moved.made, moved.served);
     ensure!(
@@ -130,6 +135,8 @@ async fn all<R: Transport>() -> anyhow::Result<Vec<Variant>> {
         Variant::start::<R>().await?,
         Variant::start::<Bare>().await?,
         Variant::start::<Stack>().await?,
+        Variant::start::<StackOut>().await?,
+        Variant::start::<StackIn>().await?,
         Variant::start::<Floor>().await?,
     ])
 }

@@ -171,7 +171,7 @@ impl Report {
                  {} calls of 100 bytes a turn, unary, plaintext, one connection, release build, {} cores; CPU of client and \
                  server in one process, by the clock that getrusage gives in microseconds; bare: connections and accept \
                  loop of mesh; stack: both ends as App builds them, rpc without a token, counters of deadline, breaker, \
-                 budget, traces and metrics checked; {}: its Channel and Server; hyper: an echo without gRPC; \
+                 budget, traces and metrics checked; stack_out, stack_in: one end as in stack, the other bare; {}: its Channel and Server; hyper: an echo without gRPC; \
                  pinned: client and server on a core each, 64 calls at once; faults: one of three instances answers after \
                  100 ms and one port is closed, open loop; idle: resident memory of the server alone",
                 plan.rounds, plan.calls, machine::cores(), R::NAME,

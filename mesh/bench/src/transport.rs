@@ -54,6 +54,14 @@ pub enum Bare {}
 #[derive(Debug)]
 pub enum Stack {}
 
+/// The stack of a caller alone: what it calls is served by the accept loop and nothing behind it.
+#[derive(Debug)]
+pub enum StackOut {}
+
+/// The stack of a server alone: its callers bring neither deadline nor trace.
+#[derive(Debug)]
+pub enum StackIn {}
+
 /// A stream that is open may stay so for as long as a run takes.
 const RUN: Duration = Duration::from_secs(600);
 
@@ -161,5 +169,37 @@ impl Transport for Stack {
 
     async fn connect(ports: &[u16]) -> anyhow::Result<Self::Caller> {
         Ok(EchoServiceClient::new(Self::channel(ports).context("no channel")?))
+    }
+}
+
+// === impl StackOut ===
+
+impl Transport for StackOut {
+    const NAME: &'static str = "stack_out";
+
+    type Caller = <Stack as Transport>::Caller;
+
+    async fn serve(bound: TcpListener, echo: Echoer) -> anyhow::Result<Serving> {
+        Bare::serve(bound, echo).await
+    }
+
+    async fn connect(ports: &[u16]) -> anyhow::Result<Self::Caller> {
+        Stack::connect(ports).await
+    }
+}
+
+// === impl StackIn ===
+
+impl Transport for StackIn {
+    const NAME: &'static str = "stack_in";
+
+    type Caller = <Bare as Transport>::Caller;
+
+    async fn serve(bound: TcpListener, echo: Echoer) -> anyhow::Result<Serving> {
+        Stack::serve(bound, echo).await
+    }
+
+    async fn connect(ports: &[u16]) -> anyhow::Result<Self::Caller> {
+        Bare::connect(ports).await
     }
 }
