@@ -13,11 +13,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::Semaphore,
-    task::{JoinHandle, futures::TaskLocalFuture},
-    time::Instant,
-};
+use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
 use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFutureOwned},
     task::TaskTracker,
@@ -297,7 +293,7 @@ impl Ctx {
 
     /// Runs `future` as part of this call.
     // Not an `async fn`: that would keep room for the future twice, and move it once more.
-    pub fn scope<F: Future>(&self, future: F) -> TaskLocalFuture<Self, F> {
+    pub fn scope<F: Future>(&self, future: F) -> tokio::task::futures::TaskLocalFuture<Self, F> {
         CURRENT.scope(self.clone(), future)
     }
 

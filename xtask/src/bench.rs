@@ -31,7 +31,7 @@ xflags::xflags! {
     ///   mesh       what a call costs: CPU and allocations of our connections alone and of the whole stack, beside
     ///              tonic's Channel and Server and a bare echo of hyper; calls a second between two pinned processes;
     ///              latency and failures with one slow and one dead instance of three, beside tonic's balancing
-    ///              channel; memory of 10,000 idle connections and 1,000 streams. It needs no mesh: the program
+    ///              channel; memory of 9,900 idle connections and 1,000 streams. It needs no mesh: the program
     ///              meshbench is both ends of all calls
     ///
     ///   cargo xtask bench orders
