@@ -2,7 +2,9 @@
 
 use std::{
     future::Future,
+    pin::Pin,
     sync::atomic::{AtomicIsize, Ordering},
+    task::{Context, Poll},
 };
 
 use crate::Ctx;
@@ -14,6 +16,15 @@ static CALLS: AtomicIsize = AtomicIsize::new(0);
 #[derive(Debug)]
 struct Counted(isize);
 
+pin_project_lite::pin_project! {
+    /// The work of a call, counted for as long as it is there.
+    pub(crate) struct Working<F> {
+        #[pin]
+        call: F,
+        _counted: Counted,
+    }
+}
+
 /// How many calls are worked on.
 pub(crate) fn calls() -> usize {
     // Less than none: somebody rests who does not work for a call.
@@ -21,9 +32,9 @@ pub(crate) fn calls() -> usize {
 }
 
 /// Does the work of a call.
-pub(crate) async fn working<F: Future>(call: F) -> F::Output {
-    let _counted = Counted::add(1);
-    call.await
+// Not an `async fn`: that would keep room for the future twice, and move it once more.
+pub(crate) fn working<F: Future>(call: F) -> Working<F> {
+    Working { call, _counted: Counted::add(1) }
 }
 
 /// Waits, in a call, for what goes on in the background: meanwhile the call counts as none, since
@@ -34,6 +45,16 @@ pub async fn resting<F: Future>(awaited: F) -> F::Output {
         ctx.rest();
     }
     awaited.await
+}
+
+// === impl Working ===
+
+impl<F: Future> Future for Working<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.project().call.poll(cx)
+    }
 }
 
 // === impl Counted ===

@@ -55,7 +55,11 @@ mod long;
 mod reply;
 mod view;
 pub mod http;
+#[cfg(feature = "testing")]
+mod bare;
 
+#[cfg(feature = "testing")]
+pub use bare::Bare;
 pub use budget::Allowance;
 pub use dependency::Override;
 pub use fallback::fallback;

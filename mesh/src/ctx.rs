@@ -31,6 +31,7 @@ mod trace;
 
 pub use inbound::Criticality;
 pub(crate) use inbound::Inbound;
+pub(crate) use trace::TRACEPARENT;
 pub use trace::Trace;
 
 /// The longest that a call outside of any other call may take.
@@ -291,8 +292,9 @@ impl Ctx {
     }
 
     /// Runs `future` as part of this call.
-    pub async fn scope<F: Future>(&self, future: F) -> F::Output {
-        CURRENT.scope(self.clone(), future).await
+    // Not an `async fn`: that would keep room for the future twice, and move it once more.
+    pub fn scope<F: Future>(&self, future: F) -> tokio::task::futures::TaskLocalFuture<Self, F> {
+        CURRENT.scope(self.clone(), future)
     }
 
     /// Runs `f`, which does not wait, as part of this call.
@@ -405,6 +407,8 @@ mod tests {
     fn a_traceparent_is_read_as_it_was_written() {
         let trace = Trace::new();
         assert_eq!(Trace::parse(&trace.to_string()), Some(trace));
+        let header = trace.header().expect("a header");
+        assert_eq!(header, trace.to_string());
         assert_eq!(trace.child().id(), trace.id());
         assert_ne!(trace.child().span_id(), trace.span_id());
     }

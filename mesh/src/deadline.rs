@@ -11,10 +11,13 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderName;
 use tokio::time::{Instant, Sleep};
 
-/// The header that a deadline travels in.
-pub(crate) const HEADER: http::HeaderName = http::HeaderName::from_static("grpc-timeout");
+use crate::clock;
+
+/// The header that says how much time is left.
+pub(crate) static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The deadline passed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,13 +46,31 @@ impl<F: Future> Future for Within<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        // Lateness first: an answer that becomes ready together with the timer is late, and
-        // says so every time, not in some of the runs.
-        if this.late.poll(cx).is_ready() {
-            return Poll::Ready(Err(Late));
-        }
-        this.inner.poll(cx).map(Ok)
+        poll_within(this.late, cx, |cx| this.inner.poll(cx))
     }
+}
+
+/// What `poll` gives, if the time of a timer has not come.
+pub(crate) fn poll_within<T>(
+    late: Pin<&mut Sleep>,
+    cx: &mut Context<'_>,
+    poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+) -> Poll<Result<T, Late>> {
+    // Lateness first: an answer that becomes ready together with the timer is late, and
+    // says so every time, not in some of the runs.
+    if has_passed(&late) {
+        return Poll::Ready(Err(Late));
+    }
+    match poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Ok(done)),
+        Poll::Pending => late.poll(cx).map(|()| Err(Late)),
+    }
+}
+
+/// Whether the time of a timer has come. A look at the clock costs less than setting a timer:
+/// that is done only once there is something to wait for, and most of a call does not wait.
+pub(crate) fn has_passed(late: &Sleep) -> bool {
+    late.deadline() <= clock::instant()
 }
 
 /// Ends `future` at `deadline`.

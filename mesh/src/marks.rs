@@ -23,6 +23,9 @@ pub(crate) const PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// How many attempts came before this one.
 pub(crate) const ATTEMPTS: &str = "grpc-previous-rpc-attempts";
 
+/// The code of an answer, read of each.
+static STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
 /// The longest name of a dependency that is believed.
 const NAME_MAX: usize = 64;
 
@@ -32,8 +35,17 @@ pub(crate) fn attempt(headers: &HeaderMap) -> u32 {
     before.unwrap_or_default().saturating_add(1)
 }
 
+/// Whether there is any mark in these headers. Almost always there is none, and to look at the few
+/// names that are there costs less than to look for each mark.
+pub(crate) fn are_in(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with("mesh-") || name == PUSHBACK)
+}
+
 /// Takes away what only the sender of an answer may say, and what it said to us alone.
 pub(crate) fn strip(headers: &mut HeaderMap) {
+    if !are_in(headers) {
+        return;
+    }
     for name in [LOCAL, DEPENDENCY, REFUSED, PUSHBACK, DEGRADED] {
         headers.remove(name);
     }
@@ -73,7 +85,7 @@ pub(crate) fn from(headers: &mut HeaderMap, dependency: &str) {
 
 /// The status of an answer, if it stands in these headers.
 pub(crate) fn code(headers: &HeaderMap) -> Option<Code> {
-    headers.get("grpc-status").map(|value| Code::from_bytes(value.as_bytes()))
+    headers.get(&STATUS).map(|value| Code::from_bytes(value.as_bytes()))
 }
 
 fn is_name(name: &str) -> bool {
@@ -130,6 +142,17 @@ mod tests {
             let mut out = headers(&[("grpc-status", status)]);
             sign(&ctx, &mut out);
             assert_eq!(out.get(PUSHBACK).is_some_and(|it| it == "-1"), pushback, "{status}");
+        }
+    }
+
+    #[test]
+    fn every_mark_is_seen_and_stripped_and_nothing_else_is() {
+        for mark in [LOCAL, DEPENDENCY, REFUSED, PUSHBACK, DEGRADED] {
+            let mut marked = headers(&[("grpc-status", "0"), (mark, "x"), ("x-mesh", "y")]);
+            assert!(are_in(&marked), "{mark}");
+            strip(&mut marked);
+            assert_eq!(marked, headers(&[("grpc-status", "0"), ("x-mesh", "y")]), "{mark}");
+            assert!(!are_in(&marked), "{mark}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! The harness that tests of services use: a call's scope, fake callees, databases of their own.
 
-use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, net::TcpListener, sync::Arc, time::Duration};
 
 use http::Request;
 use hyper::body::Incoming;
@@ -50,11 +50,20 @@ pub fn channel(routes: Routes) -> anyhow::Result<Channel> {
 ///
 /// # Errors
 /// No port is free.
-#[expect(clippy::disallowed_methods, reason = "ends with the runtime of the test")]
 pub fn channel_named(name: &str, routes: Routes) -> anyhow::Result<Channel> {
-    let bound = Bound::free()?;
-    let port = bound.listen.local_addr()?.port();
-    let listener = Arc::new(Listener::new(bound.listen, Settings::default(), None)?);
+    let bound = Bound::free()?.listen;
+    let port = bound.local_addr()?.port();
+    serve(bound, Settings::default(), routes)?;
+    Ok(channel_to(name, port))
+}
+
+/// Serves `routes` by mesh's own accept loop, and by nothing that a call meets behind it.
+///
+/// # Errors
+/// The socket cannot be watched.
+#[expect(clippy::disallowed_methods, reason = "ends with the runtime of the test")]
+pub fn serve(bound: TcpListener, settings: Settings, routes: Routes) -> anyhow::Result<()> {
+    let listener = Arc::new(Listener::new(bound, settings, None)?);
     let routes = routes.prepare();
     let service = service_fn(move |request: Request<Incoming>| {
         let routes = routes.clone();
@@ -66,7 +75,7 @@ pub fn channel_named(name: &str, routes: Routes) -> anyhow::Result<Channel> {
         }
     });
     tokio::spawn(listener.serve(Wire::Http2, service));
-    Ok(channel_to(name, port))
+    Ok(())
 }
 
 /// A callee on a port of loopback, called without a token of our own.

@@ -1,8 +1,10 @@
 //! `cargo xtask bench`: figures of a mesh that was built with optimisation, beside a floor of the same run.
 
+mod calls;
 mod twins;
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -26,10 +28,17 @@ xflags::xflags! {
     ///   events     events per second that three consumers take in, each with an effect in a database of its
     ///              own; the floor is a bare program that writes the same rows
     ///
+    ///   mesh       what a call costs: CPU and allocations of our connections alone and of the whole stack, beside
+    ///              tonic's Channel and Server and a bare echo of hyper; calls a second between two pinned processes;
+    ///              latency and failures with one slow and one dead instance of three, beside tonic's balancing
+    ///              channel; memory of 9,900 idle connections and 1,000 streams. It needs no mesh: the program
+    ///              meshbench is both ends of all calls
+    ///
     ///   cargo xtask bench orders
     ///   cargo xtask bench orders --json      {"bench","ratios":{},"figures":{},"method"}
+    ///   cargo xtask bench mesh --json        the same
     cmd bench {
-        /// Which: orders, events.
+        /// Which: orders, events, mesh.
         required name: String
         /// Print JSON on stdout, and nothing else there.
         optional --json
@@ -37,7 +46,10 @@ xflags::xflags! {
 }
 
 /// What there is to measure.
-const BENCHES: &[&str] = &["orders", "events"];
+const BENCHES: &[&str] = &["orders", "events", CALLS];
+
+/// The one that needs no mesh.
+const CALLS: &str = "mesh";
 
 /// Units of each SKU that are put in first: more than a run can order.
 const STOCK: i64 = 100_000_000;
@@ -47,26 +59,33 @@ pub(crate) fn run(flags: &Bench) -> Result<ExitCode> {
         bail!("there is no bench `{}`: there is {}", flags.name, BENCHES.join(", "));
     }
     let root = site::root()?;
-    let site = test::scratch(&root)?;
-    // In one go: apart, cargo would choose other features and build much of it twice.
-    up::build(&site, true, &["proof"])?;
-    let me = up::copy_self(&site.state.join("xtask"))?;
-    smoke::told(smoke::xtask(&site, &me, &["up", "--detach", "--release", "--no-build"]))
-        .context("the mesh did not start")?;
-    let measured = seed::fill(&site, STOCK).and_then(|()| measure(&site, &flags.name));
-    let ended = smoke::told(smoke::xtask(&site, &me, &["down"]));
-    let figures = measured?;
-    ended.context("the mesh did not end by itself")?;
-    fs::remove_dir_all(&site.state)?;
+    let figures =
+        if flags.name == CALLS { calls::measure(&root)? } else { of_a_mesh(&root, &flags.name)? };
     let file = site::target(&root).join(format!("bench-{}.json", flags.name));
     os::replace_file(&file, &format!("{figures:#}\n"))?;
     if flags.json {
         println!("{figures}");
     } else {
         print!("{}", readable(&figures));
-        println!("kept in {}", site.shown(&file));
+        println!("kept in {}", file.strip_prefix(&root).unwrap_or(&file).display());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is measured of a mesh that is started for it.
+fn of_a_mesh(root: &Path, name: &str) -> Result<Value> {
+    let site = test::scratch(root)?;
+    // In one go: apart, cargo would choose other features and build much of it twice.
+    up::build(&site, true, &["proof"])?;
+    let me = up::copy_self(&site.state.join("xtask"))?;
+    smoke::told(smoke::xtask(&site, &me, &["up", "--detach", "--release", "--no-build"]))
+        .context("the mesh did not start")?;
+    let measured = seed::fill(&site, STOCK).and_then(|()| measure(&site, name));
+    let ended = smoke::told(smoke::xtask(&site, &me, &["down"]));
+    let figures = measured?;
+    ended.context("the mesh did not end by itself")?;
+    fs::remove_dir_all(&site.state)?;
+    Ok(figures)
 }
 
 /// Calls the load generator: progress on its stderr, one JSON object on its stdout.
@@ -85,9 +104,7 @@ fn measure(site: &Site, name: &str) -> Result<Value> {
         .args(["--registry", &format!("static://?{}", registry.join("&"))])
         .arg("--work")
         .arg(&work)
-        .current_dir(&site.root)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit());
+        .current_dir(&site.root);
     // Kept until the figures are there.
     let _twins = match name {
         "events" => {
@@ -97,12 +114,18 @@ fn measure(site: &Site, name: &str) -> Result<Value> {
         _orders => Some(of_orders(site, &mut command)?),
     };
     say::stage(&format!("measuring {name}"));
-    let output = command.output().context("cannot run meshproof")?;
-    ensure!(output.status.success(), "meshproof failed ({}); it said why above", output.status);
-    let figures: Value =
-        serde_json::from_slice(&output.stdout).context("meshproof did not print JSON")?;
+    figures(&mut command, "meshproof")
+}
+
+/// Runs a program that prints its progress on stderr and one JSON object on stdout.
+fn figures(command: &mut Command, program: &str) -> Result<Value> {
+    command.stdin(Stdio::null()).stderr(Stdio::inherit());
+    let output = command.output().with_context(|| format!("cannot run {program}"))?;
+    ensure!(output.status.success(), "{program} failed ({}); it said why above", output.status);
+    let figures: Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("{program} did not print JSON"))?;
     for key in ["bench", "ratios", "figures", "method"] {
-        ensure!(!figures[key].is_null(), "meshproof's JSON has no `{key}`");
+        ensure!(!figures[key].is_null(), "{program}'s JSON has no `{key}`");
     }
     Ok(figures)
 }

@@ -6,7 +6,6 @@ use anyhow::Context as _;
 use http::Response;
 use tokio::task::JoinSet;
 use tonic::{body::Body, service::RoutesBuilder};
-use tower::util::BoxCloneSyncService;
 
 use super::{App, Edge, Ended, known::Registered};
 use crate::{
@@ -29,6 +28,13 @@ enum Phase {
     Drain,
     /// Databases close.
     Close,
+}
+
+/// What a process serves.
+enum Service {
+    /// As it is: a box around it would be made anew for every call.
+    Grpc(Calls),
+    Edge(Edge),
 }
 
 /// The two versions of server reflection that clients ask.
@@ -81,7 +87,11 @@ impl App {
             listening.spawn(tls.keep(self.draining.clone()));
         }
         listening.spawn(Arc::clone(&self.admin).serve(Wire::Http, admin));
-        listening.spawn(Arc::clone(&self.listener).serve(wire, service));
+        let listener = Arc::clone(&self.listener);
+        match service {
+            Service::Grpc(calls) => listening.spawn(listener.serve(wire, calls)),
+            Service::Edge(edge) => listening.spawn(listener.serve(wire, edge)),
+        };
         tracing::info!(listen = %self.address, "{} listens on {}", self.name, self.address);
         let lease = registered.keep(self.registry.register(registration));
 
@@ -153,9 +163,9 @@ impl App {
         checks
     }
 
-    fn service(&mut self, auth: Auth, readiness: &Readiness) -> anyhow::Result<Edge> {
+    fn service(&mut self, auth: Auth, readiness: &Readiness) -> anyhow::Result<Service> {
         if let Some(edge) = self.edge.take() {
-            return Ok(edge);
+            return Ok(Service::Edge(edge));
         }
         let names = std::mem::take(&mut self.names);
         let mut routes = std::mem::take(&mut self.routes);
@@ -167,7 +177,7 @@ impl App {
             .context("the contract's descriptors are malformed")?;
         let limiter = Limiter::new(&self.config.server);
         let calls = Calls::new(routes.routes(), auth, methods, limiter, self.tracker.clone());
-        Ok(BoxCloneSyncService::new(calls))
+        Ok(Service::Grpc(calls))
     }
 }
 

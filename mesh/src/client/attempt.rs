@@ -70,12 +70,13 @@ impl Attempt {
 
     /// How an answer with these headers, or trailers, ends it.
     pub(super) fn end_of(&self, code: Code, headers: &HeaderMap) -> End {
-        let refused = headers.get(marks::REFUSED);
+        let marked = marks::are_in(headers);
+        let refused = if marked { headers.get(marks::REFUSED) } else { None };
         if refused.is_some_and(|why| why == marks::BUDGET) {
             return End::RefusedForTime;
         }
         // Whoever has too much to do says so, or says when to come again.
-        let silent = refused.is_none() && Pushback::of(headers) == Pushback::Silent;
+        let silent = !marked || (refused.is_none() && Pushback::of(headers) == Pushback::Silent);
         if code == Code::ResourceExhausted && silent {
             return End::Quota;
         }

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     auth::ON_BEHALF_OF,
     clock,
-    ctx::{Criticality, Ctx},
+    ctx::{Criticality, Ctx, TRACEPARENT},
     deadline, marks,
     status::{self, Failure},
     telemetry,
@@ -305,12 +305,14 @@ impl Call {
 
     /// Says where this attempt stands in the trace, and which one it is.
     fn say(&self, headers: &mut HeaderMap, number: u32) {
+        if let Some(trace) = self.ctx.trace().child().header() {
+            headers.insert(&TRACEPARENT, trace);
+        }
         let mut text = |name: &'static str, text: &str| {
             if let Ok(value) = HeaderValue::from_str(text) {
                 headers.insert(name, value);
             }
         };
-        text("traceparent", &self.ctx.trace().child().to_string());
         if self.ctx.criticality() != Criticality::Normal {
             text(Criticality::HEADER, self.ctx.criticality().as_str());
         }

@@ -204,7 +204,7 @@ fn target(request: &mut Request<Body>, authority: &uri::Authority, ends: Instant
     let left = ends.saturating_duration_since(clock::instant()).max(Duration::from_micros(1));
     let left = deadline::encode(left).and_then(|left| HeaderValue::try_from(left).ok());
     if let Some(left) = left {
-        request.headers_mut().insert(deadline::HEADER, left);
+        request.headers_mut().insert(&deadline::TIMEOUT, left);
     }
     let uri = request.uri_mut();
     let mut parts = std::mem::take(uri).into_parts();

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     clock,
     ctx::Ctx,
-    marks,
+    deadline, marks,
     status::{self, Failure},
     telemetry::{self, Call, Refused},
 };
@@ -94,6 +94,9 @@ impl Watch {
 
     /// Takes in what the callee says beside its answer, and leaves what concerns the caller.
     pub(super) fn take_in(&self, headers: &mut HeaderMap) {
+        if !marks::are_in(headers) {
+            return;
+        }
         marks::inherit(&self.ctx, headers);
         if Pushback::of(headers) == Pushback::Stop {
             self.ctx.note_retried();
@@ -130,29 +133,28 @@ impl http_body::Body for Reply {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.project();
         let Some(watch) = this.watch.as_ref() else { return Poll::Ready(None) };
-        let (failure, end) = if this.late.poll(cx).is_ready() {
-            (Failure::Deadline, this.attempt.late())
-        } else {
-            match std::task::ready!(this.inner.poll_frame(cx)) {
-                Some(Ok(mut frame)) => {
-                    let Some(trailers) = frame.trailers_mut() else {
-                        this.attempt.heard();
-                        return Poll::Ready(Some(Ok(frame)));
-                    };
-                    let code = marks::code(trailers).unwrap_or(Code::Unknown);
-                    this.attempt.end(this.attempt.end_of(code, trailers), Said::of(code, trailers));
-                    watch.take_in(trailers);
-                    if code != Code::Ok {
-                        marks::from(trailers, &watch.callee.name);
-                    }
-                    watch.record(code);
-                    (*this.watch, *this.places) = (None, None);
+        let inner = this.inner;
+        let polled = deadline::poll_within(this.late, cx, |cx| inner.poll_frame(cx));
+        let (failure, end) = match std::task::ready!(polled) {
+            Err(deadline::Late) => (Failure::Deadline, this.attempt.late()),
+            Ok(Some(Ok(mut frame))) => {
+                let Some(trailers) = frame.trailers_mut() else {
+                    this.attempt.heard();
                     return Poll::Ready(Some(Ok(frame)));
+                };
+                let code = marks::code(trailers).unwrap_or(Code::Unknown);
+                this.attempt.end(this.attempt.end_of(code, trailers), Said::of(code, trailers));
+                watch.take_in(trailers);
+                if code != Code::Ok {
+                    marks::from(trailers, &watch.callee.name);
                 }
-                // An answer that ends without a status was cut off.
-                Some(Err(_)) | None => {
-                    (Failure::Broken(watch.callee.name.to_string()), End::Broken)
-                }
+                watch.record(code);
+                (*this.watch, *this.places) = (None, None);
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            // An answer that ends without a status was cut off.
+            Ok(Some(Err(_)) | None) => {
+                (Failure::Broken(watch.callee.name.to_string()), End::Broken)
             }
         };
         this.attempt.end(end, Said::NOTHING);

@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+use http::{HeaderName, HeaderValue};
+
+/// The header that carries it.
+pub(crate) static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// Where a call stands in its trace (W3C Trace Context).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Trace {
@@ -46,6 +51,15 @@ impl Trace {
         Self { span: fastrand::u64(1..), ..self }
     }
 
+    /// The value of the `traceparent` header. Every call has one: it is written where it stands.
+    pub(crate) fn header(self) -> Option<HeaderValue> {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        write_hex(&mut text[3..35], self.trace);
+        write_hex(&mut text[36..52], self.span.into());
+        text[54] += u8::from(self.sampled);
+        HeaderValue::from_bytes(&text).ok()
+    }
+
     /// The trace id, 32 hexadecimal digits.
     #[must_use]
     pub fn id(self) -> String {
@@ -75,5 +89,14 @@ impl fmt::Display for Trace {
 impl fmt::Debug for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// Writes a number into as many digits as there are.
+fn write_hex(digits: &mut [u8], mut number: u128) {
+    for digit in digits.iter_mut().rev() {
+        let four = u8::try_from(number & 0xf).unwrap_or_default();
+        *digit = if four < 10 { b'0' + four } else { b'a' + four - 10 };
+        number >>= 4;
     }
 }

@@ -21,7 +21,7 @@ use super::methods::Method;
 use crate::{
     clock,
     ctx::Ctx,
-    marks,
+    deadline, marks,
     status::{self, Failure},
     telemetry::{self, Refusal},
 };
@@ -131,7 +131,7 @@ impl http_body::Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let mut this = self.project();
         let Some(watch) = this.watch.as_ref() else { return Poll::Ready(None) };
-        if this.late.poll(cx).is_ready() {
+        if deadline::has_passed(&this.late) {
             return ends(this.watch, &Failure::Deadline);
         }
         let inner = this.inner;
@@ -141,6 +141,9 @@ impl http_body::Body for Answer {
             return ends(this.watch, &failure);
         };
         let Poll::Ready(mut frame) = polled else {
+            if this.late.as_mut().poll(cx).is_ready() {
+                return ends(this.watch, &Failure::Deadline);
+            }
             // The token of a stream that is being read is cancelled by the drain alone.
             let cut = this.cut.as_mut().as_pin_mut().is_some_and(|cut| cut.poll(cx).is_ready());
             return if cut { ends(this.watch, &Failure::Draining) } else { Poll::Pending };

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     auth::Auth,
     busy, clock,
-    ctx::{Criticality, Ctx, Inbound, Trace},
+    ctx::{Criticality, Ctx, Inbound, TRACEPARENT, Trace},
     deadline, failpoint, marks,
     status::Failure,
     tls,
@@ -246,7 +246,8 @@ fn is_ok(response: &Response<Body>) -> bool {
 }
 
 fn trace(headers: &HeaderMap) -> Trace {
-    text(headers, "traceparent").and_then(Trace::parse).unwrap_or_default()
+    let header = headers.get(&TRACEPARENT).and_then(|value| value.to_str().ok());
+    header.and_then(Trace::parse).unwrap_or_default()
 }
 
 fn inbound(headers: &HeaderMap, link: Option<&Link>) -> Inbound {
@@ -263,7 +264,7 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, deadline::Malformed> {
-    let Some(value) = headers.get(deadline::HEADER) else { return Ok(None) };
+    let Some(value) = headers.get(&deadline::TIMEOUT) else { return Ok(None) };
     let text = value.to_str().map_err(|_not_text| deadline::Malformed)?;
     deadline::decode(text).map(Some)
 }

@@ -1,0 +1,123 @@
+//! Whether the whole stack was at work: what it counts has moved by the number of calls.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::ensure;
+use mesh::{client, telemetry};
+use serde_json::Value;
+
+use crate::{echo::ECHO, load::Variant};
+
+/// How many calls are looked at one by one.
+const LOOKED_AT: u32 = 1_000;
+
+/// What a call to the stack has passed, as far as is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Calls of which the client's metrics know.
+    pub made: u64,
+    /// Calls of which the server's metrics know.
+    pub served: u64,
+    /// Calls that the breaker has judged.
+    judged: u64,
+    /// Calls that paid into the budget of retries.
+    paid: u64,
+    /// Calls that came with a deadline.
+    deadlines: u64,
+    /// Calls that came with a trace.
+    traces: u64,
+}
+
+/// Calls the stack, and sees whether each of its parts has noticed.
+///
+/// Only of a variant that was just started: windows forget after ten seconds.
+///
+/// # Errors
+/// One has not: then no figure of the stack counts.
+pub async fn look(stack: &Variant) -> anyhow::Result<()> {
+    let seen = &stack.echo.seen;
+    let before = Counted::now(stack);
+    seen.looking.store(true, Ordering::Relaxed);
+    stack.calls(16, LOOKED_AT).await?;
+    seen.looking.store(false, Ordering::Relaxed);
+    let moved = Counted::now(stack).since(before);
+    let calls = u64::from(LOOKED_AT);
+    let all = Counted {
+        made: calls,
+        served: calls,
+        judged: calls,
+        // A tenth of the calls may be sent once more.
+        paid: calls / 10,
+        deadlines: calls,
+        traces: calls,
+    };
+    ensure!(moved == all, "a part of the stack was not at work: {moved:?} of {all:?}");
+    Ok(())
+}
+
+// === impl Counted ===
+
+impl Counted {
+    /// As it stands.
+    #[must_use]
+    pub fn now(stack: &Variant) -> Self {
+        let text = telemetry::metrics().encode();
+        let view = client::view();
+        let callees = || view.as_array().into_iter().flatten().filter(|it| it["name"] == "echo");
+        let methods = || callees().filter_map(|it| it["methods"].as_array()).flatten();
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Self {
+            made: count(&text, telemetry::names::CLIENT_CALLS),
+            served: count(&text, telemetry::names::SERVER_CALLS),
+            judged: methods()
+                .filter(|it| it["name"] == ECHO)
+                .map(|it| number(&it["calls_10s"]))
+                .sum(),
+            paid: callees().map(|it| number(&it["retry_budget"])).sum(),
+            deadlines: read(&stack.echo.seen.deadlines),
+            traces: read(&stack.echo.seen.traces),
+        }
+    }
+
+    /// What came since.
+    #[must_use]
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            made: self.made - before.made,
+            served: self.served - before.served,
+            judged: self.judged.saturating_sub(before.judged),
+            paid: self.paid.saturating_sub(before.paid),
+            deadlines: self.deadlines - before.deadlines,
+            traces: self.traces - before.traces,
+        }
+    }
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_default()
+}
+
+/// How many calls of the echo a histogram has taken in.
+fn count(text: &str, histogram: &str) -> u64 {
+    let name = format!("{histogram}_count{{");
+    text.lines()
+        .filter(|line| line.starts_with(&name))
+        .filter(|line| line.contains(ECHO) && line.contains("\"OK\""))
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok())
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_read_from_the_histogram_of_their_method() {
+        let text = format!(
+            "# TYPE a histogram\na_count{{rpc_method=\"{ECHO}\",code=\"OK\"}} 7\n\
+             a_count{{rpc_method=\"{ECHO}\",code=\"CANCELLED\"}} 1\n\
+             a_bucket{{rpc_method=\"{ECHO}\",code=\"OK\",le=\"1\"}} 9\na_count{{rpc_method=\"b\",code=\"OK\"}} 2\n"
+        );
+        assert_eq!(count(&text, "a"), 7);
+    }
+}
