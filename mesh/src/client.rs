@@ -60,6 +60,8 @@ pub use fallback::fallback;
 pub use policy::{Hedge, Policy, timeout};
 pub use view::view;
 
+#[cfg(test)]
+pub(crate) use connect::Hosts;
 pub(crate) use methods::Methods;
 pub(crate) use view::{Reading, readings};
 
@@ -112,6 +114,25 @@ impl Channel {
     #[must_use]
     pub fn to(name: &str, addresses: &[Address]) -> Self {
         Self::new(name, Snapshot::fixed(addresses), SignIn::default(), Methods::of_mesh(), None)
+    }
+
+    /// A callee on a network that a test plays.
+    #[cfg(test)]
+    pub(crate) fn over(
+        name: &str,
+        instances: watch::Receiver<Arc<Snapshot>>,
+        hosts: Hosts,
+    ) -> Self {
+        let network = connect::Network::Memory(hosts);
+        let endpoints = Arc::new(endpoint::Endpoints::over(name, instances, network));
+        let (sign_in, facts) = (SignIn::default(), Methods::of_mesh());
+        Self(Callee::new(name.into(), endpoints, sign_in, facts, Policy::default()))
+    }
+
+    /// How many calls are under way.
+    #[cfg(test)]
+    pub(crate) fn in_use(&self) -> usize {
+        self.0.bulkhead.in_use()
     }
 
     /// The same callee over the same connections, under another policy and with a budget, places
