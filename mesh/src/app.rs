@@ -36,6 +36,8 @@ use crate::{
 };
 
 pub use run::run;
+#[cfg(test)]
+pub(crate) use serve::drain;
 
 type Task = Box<dyn FnOnce(Draining) -> BoxFuture<'static, anyhow::Result<()>> + Send>;
 type Closer = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;

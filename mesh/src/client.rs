@@ -66,6 +66,8 @@ pub use fallback::fallback;
 pub use policy::{Hedge, Policy, timeout};
 pub use view::view;
 
+#[cfg(test)]
+pub(crate) use connect::Hosts;
 pub(crate) use dependency::Dependency;
 pub(crate) use methods::Methods;
 pub(crate) use view::{Reading, readings};
@@ -132,6 +134,28 @@ impl Channel {
             Dependency::default(),
             Arc::default(),
         )
+    }
+
+    /// A callee on a network that a test plays.
+    #[cfg(test)]
+    pub(crate) fn over(
+        name: &str,
+        instances: watch::Receiver<Arc<Snapshot>>,
+        hosts: Hosts,
+    ) -> Self {
+        let network = connect::Network::Memory(hosts);
+        let Dependency { policy, balance } = Dependency::default();
+        let hurry = Arc::default();
+        let endpoints = endpoint::Endpoints::over(name, instances, network, balance, hurry);
+        let endpoints = Arc::new(endpoints);
+        let (sign_in, facts) = (SignIn::default(), Methods::of_mesh());
+        Self(Callee::new(name.into(), endpoints, sign_in, facts, policy))
+    }
+
+    /// How many calls are under way.
+    #[cfg(test)]
+    pub(crate) fn in_use(&self) -> usize {
+        self.0.bulkhead.in_use()
     }
 
     /// The same callee over the same connections, under another policy and with a budget, places

@@ -40,6 +40,8 @@ pub mod resource;
 pub mod page;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(test)]
+mod sim;
 
 pub use app::{App, run};
 pub use client::{Channel, Policy, Within, fallback};

@@ -25,6 +25,8 @@ mod consul;
 mod dns;
 mod fixed;
 mod lease;
+#[cfg(test)]
+pub(crate) mod scripted;
 
 pub(crate) use cache::stale_seconds;
 pub use lease::{Health, Lease, Registration, Standing};

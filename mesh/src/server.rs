@@ -19,7 +19,7 @@ mod answer;
 mod call;
 mod health;
 
-pub(crate) use accept::{Listener, Wire};
+pub(crate) use accept::{Accept, Listener, Wire};
 pub(crate) use admin::{Check, Readiness, admin, failpoints};
 pub(crate) use call::Calls;
 pub(crate) use health::health;

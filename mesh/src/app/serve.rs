@@ -5,6 +5,7 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use http::Response;
 use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
 use tonic::{body::Body, service::RoutesBuilder};
 
 use super::{App, Edge, Ended, known::Registered};
@@ -12,7 +13,7 @@ use crate::{
     auth::Auth,
     clock,
     registry::Lease,
-    server::{self, Calls, Limiter, Listener, Methods, Readiness, Wire},
+    server::{self, Accept, Calls, Limiter, Listener, Methods, Readiness, Wire},
     telemetry,
 };
 
@@ -116,22 +117,14 @@ impl App {
         tokio::time::sleep(self.config.propagation).await;
 
         phase(Phase::Drain);
-        self.listener.leave();
-        self.tracker.close();
-        let drained = Box::pin(async {
-            self.listener.drained().await;
-            self.tracker.wait().await;
+        let ended = async {
             while let Some(ended) = tasks.join_next().await {
                 if let Ok(Err(error)) = ended {
                     tracing::warn!(error = format!("{error:#}"), "a task failed while leaving");
                 }
             }
-        });
-        let in_time = in_time(&self.listener, self.config.drain, drained).await;
-        if !in_time {
-            let connections = self.listener.abort().await;
-            tracing::warn!(connections, detached = self.tracker.len(), "cut what took too long");
-        }
+        };
+        let in_time = drain(&self.listener, &self.tracker, self.config.drain, ended).await;
         phase(Phase::Close);
         tasks.shutdown().await;
         let close = futures_util::future::join_all(self.closers.into_iter().map(|close| close()));
@@ -206,10 +199,33 @@ impl Reflection {
     }
 }
 
+/// Turns callers away and waits for calls, detached work and `tasks`, for as long as that may
+/// take; then cuts what is left. Says whether all of it ended by itself.
+pub(crate) async fn drain<A: Accept>(
+    listener: &Listener<A>,
+    detached: &TaskTracker,
+    time: Duration,
+    tasks: impl Future<Output = ()>,
+) -> bool {
+    listener.leave();
+    detached.close();
+    let drained = Box::pin(async {
+        listener.drained().await;
+        detached.wait().await;
+        tasks.await;
+    });
+    let in_time = in_time(listener, time, drained).await;
+    if !in_time {
+        let connections = listener.abort().await;
+        tracing::warn!(connections, detached = detached.len(), "cut what took too long");
+    }
+    in_time
+}
+
 /// Waits for the drain as long as it may take. Streams were told to end; those that did not
 /// listen end before everything does.
-async fn in_time(
-    listener: &Listener,
+async fn in_time<A: Accept>(
+    listener: &Listener<A>,
     drain: Duration,
     mut drained: Pin<Box<impl Future<Output = ()>>>,
 ) -> bool {

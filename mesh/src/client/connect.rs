@@ -48,7 +48,7 @@ pub(super) enum Network {
 
 /// Who accepts pipes, by name.
 #[cfg(test)]
-pub(super) type Hosts = Arc<
+pub(crate) type Hosts = Arc<
     std::sync::Mutex<
         std::collections::HashMap<
             String,

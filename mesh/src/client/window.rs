@@ -15,8 +15,18 @@ pub(super) const FULL: u64 = (1 << COUNT) - 1;
 
 /// `N` buckets, each of one tick of the caller's clock.
 #[derive(Debug)]
-pub(super) struct Window<const N: usize> {
-    buckets: [AtomicU64; N],
+pub(super) struct Window<const N: usize, W = AtomicU64> {
+    buckets: [W; N],
+}
+
+/// A word that threads share. A test has one whose threads it lets meet in every order.
+pub(super) trait Word: Default {
+    fn read(&self) -> u64;
+
+    /// Puts `next` in the place of `was`; else says what is there, which may be `was`.
+    fn replace(&self, was: u64, next: u64) -> Result<u64, u64>;
+
+    fn write(&self, word: u64);
 }
 
 /// What was counted: all, and some of them.
@@ -28,9 +38,9 @@ pub(super) struct Counts {
 
 // === impl Window ===
 
-impl<const N: usize> Window<N> {
+impl<const N: usize, W: Word> Window<N, W> {
     pub(super) fn new() -> Self {
-        Self { buckets: [const { AtomicU64::new(0) }; N] }
+        Self { buckets: std::array::from_fn(|_| W::default()) }
     }
 
     /// Counts one at `tick`, and among some if `also`.
@@ -42,7 +52,7 @@ impl<const N: usize> Window<N> {
     pub(super) fn add(&self, tick: u64, more: Counts) {
         let bucket = self.bucket(tick);
         let epoch = tick & EPOCHS;
-        let mut word = bucket.load(Ordering::Relaxed);
+        let mut word = bucket.read();
         loop {
             let (held, mut counts) = unpack(word);
             if held != epoch {
@@ -57,7 +67,7 @@ impl<const N: usize> Window<N> {
             }
             let next =
                 pack(epoch, Counts { all: counts.all + more.all, some: counts.some + more.some });
-            match bucket.compare_exchange_weak(word, next, Ordering::Relaxed, Ordering::Relaxed) {
+            match bucket.replace(word, next) {
                 Ok(_) => return,
                 Err(changed) => word = changed,
             }
@@ -69,7 +79,7 @@ impl<const N: usize> Window<N> {
         let mut sum = Counts::default();
         for back in 0..N as u64 {
             let Some(at) = tick.checked_sub(back) else { break };
-            let (epoch, counts) = unpack(self.bucket(at).load(Ordering::Relaxed));
+            let (epoch, counts) = unpack(self.bucket(at).read());
             if epoch == at & EPOCHS {
                 sum.all += counts.all;
                 sum.some += counts.some;
@@ -81,14 +91,30 @@ impl<const N: usize> Window<N> {
     /// Forgets everything.
     pub(super) fn clear(&self) {
         for bucket in &self.buckets {
-            bucket.store(0, Ordering::Relaxed);
+            bucket.write(0);
         }
     }
 
-    fn bucket(&self, tick: u64) -> &AtomicU64 {
+    fn bucket(&self, tick: u64) -> &W {
         // Less than `N`, which is a length.
         let index = usize::try_from(tick % N as u64).unwrap_or_default();
         &self.buckets[index]
+    }
+}
+
+// === impl Word ===
+
+impl Word for AtomicU64 {
+    fn read(&self) -> u64 {
+        self.load(Ordering::Relaxed)
+    }
+
+    fn replace(&self, was: u64, next: u64) -> Result<u64, u64> {
+        self.compare_exchange_weak(was, next, Ordering::Relaxed, Ordering::Relaxed)
+    }
+
+    fn write(&self, word: u64) {
+        self.store(word, Ordering::Relaxed);
     }
 }
 
@@ -108,6 +134,11 @@ fn is_later(held: u64, epoch: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        cell::RefCell,
+        sync::{Arc, Condvar, Mutex},
+    };
+
     use proptest::prelude::*;
 
     use super::*;
@@ -151,6 +182,142 @@ mod tests {
             }
         });
         assert_eq!(window.sum(9), Counts { all: 40_000, some: 20_000 });
+    }
+
+    /// How many steps of two threads are tried in every order: all that those below take.
+    const STEPS: u32 = 10;
+
+    thread_local! {
+        static MINE: RefCell<Option<(Arc<Turns>, usize)>> = const { RefCell::new(None) };
+    }
+
+    /// Which of two threads takes the next step: a bit for each.
+    struct Turns {
+        order: u32,
+        now: Mutex<Now>,
+        moved: Condvar,
+    }
+
+    struct Now {
+        step: u32,
+        going: [bool; 2],
+    }
+
+    /// A word of which every reading and writing is a step. One word has one order of changes
+    /// that all threads agree on, so no weaker order of memory can show more than these.
+    #[derive(Default)]
+    struct Stepped(AtomicU64);
+
+    /// A thread that takes its turns, until it is over or has panicked.
+    struct Going(Arc<Turns>, usize);
+
+    impl Now {
+        fn next(&self, order: u32) -> usize {
+            let next = usize::from(order >> self.step & 1 == 1);
+            if self.going[next] { next } else { 1 - next }
+        }
+    }
+
+    impl Going {
+        fn begin(turns: &Arc<Turns>, me: usize) -> Self {
+            MINE.set(Some((Arc::clone(turns), me)));
+            Self(Arc::clone(turns), me)
+        }
+    }
+
+    impl Drop for Going {
+        fn drop(&mut self) {
+            self.0.now.lock().unwrap().going[self.1] = false;
+            self.0.moved.notify_all();
+        }
+    }
+
+    impl Stepped {
+        fn step<T>(&self, act: impl FnOnce(&AtomicU64) -> T) -> T {
+            let Some((turns, me)) = MINE.with_borrow(Clone::clone) else { return act(&self.0) };
+            let now = turns.now.lock().unwrap();
+            let mut now = turns.moved.wait_while(now, |now| now.next(turns.order) != me).unwrap();
+            let acted = act(&self.0);
+            now.step += 1;
+            turns.moved.notify_all();
+            acted
+        }
+    }
+
+    impl Word for Stepped {
+        fn read(&self) -> u64 {
+            self.step(Word::read)
+        }
+
+        fn replace(&self, was: u64, next: u64) -> Result<u64, u64> {
+            self.step(|word| word.compare_exchange(was, next, Ordering::Relaxed, Ordering::Relaxed))
+        }
+
+        fn write(&self, next: u64) {
+            self.step(|word| Word::write(word, next));
+        }
+    }
+
+    type Shared = Window<2, Stepped>;
+
+    /// Two threads do these, in every order of their steps; then both are over.
+    fn in_every_order(one: fn(&Shared), other: fn(&Shared), then: fn(&Shared)) {
+        for order in 0..1 << STEPS {
+            let (now, moved) = (Mutex::new(Now { step: 0, going: [true; 2] }), Condvar::new());
+            let (turns, window) = (Arc::new(Turns { order, now, moved }), Shared::new());
+            std::thread::scope(|scope| {
+                for (me, does) in [one, other].into_iter().enumerate() {
+                    let (turns, window) = (&turns, &window);
+                    scope.spawn(move || {
+                        let _going = Going::begin(turns, me);
+                        does(window);
+                    });
+                }
+            });
+            then(&window);
+            assert!(turns.now.lock().unwrap().step <= STEPS, "more steps than were tried");
+        }
+    }
+
+    #[test]
+    fn in_whatever_order_threads_meet_no_count_is_lost() {
+        in_every_order(
+            |window| window.count(3, true),
+            |window| {
+                window.count(3, false);
+                window.count(4, true);
+            },
+            |window| assert_eq!(window.sum(4), Counts { all: 3, some: 2 }),
+        );
+    }
+
+    #[test]
+    fn in_whatever_order_threads_meet_a_new_second_takes_nothing_of_the_old_one() {
+        in_every_order(
+            // The same bucket, two seconds later.
+            |window| window.count(5, false),
+            |window| {
+                window.count(3, true);
+                window.count(3, true);
+            },
+            |window| assert_eq!(window.sum(5), Counts { all: 1, some: 0 }),
+        );
+    }
+
+    #[test]
+    fn in_whatever_order_threads_meet_no_count_is_seen_in_another_second() {
+        in_every_order(
+            |window| {
+                let Counts { all, some } = window.sum(4);
+                assert!(all == some && all <= 2, "{some} of {all}");
+            },
+            |window| {
+                window.add(2, Counts { all: 5, some: 0 });
+                window.count(4, true);
+                window.count(4, true);
+            },
+            |window| assert_eq!(window.sum(4), Counts { all: 2, some: 2 }),
+        );
     }
 
     proptest! {

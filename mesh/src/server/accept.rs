@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
@@ -38,10 +39,19 @@ pub(crate) enum Wire {
     Http,
 }
 
+/// Where connections come from: a socket, or a network that a test plays.
+pub(crate) trait Accept: Send + Sync + 'static {
+    /// A connection.
+    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next one, and who opened it.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Io, SocketAddr)>> + Send;
+}
+
 /// A socket that listens, from the start of the process to its end.
 #[derive(Debug)]
-pub(crate) struct Listener {
-    socket: TcpListener,
+pub(crate) struct Listener<A = TcpListener> {
+    socket: A,
     settings: Settings,
     tls: Option<tls::Acceptor>,
     phases: Phases,
@@ -59,6 +69,20 @@ pub(super) struct Phases {
     pub(super) abort: CancellationToken,
 }
 
+// === impl TcpListener ===
+
+impl Accept for TcpListener {
+    type Io = TcpStream;
+
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = Self::accept(self).await?;
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
+        }
+        Ok((stream, peer))
+    }
+}
+
 // === impl Listener ===
 
 impl Listener {
@@ -69,13 +93,16 @@ impl Listener {
         tls: Option<tls::Acceptor>,
     ) -> anyhow::Result<Self> {
         socket.set_nonblocking(true).context("cannot prepare the listening socket")?;
-        Ok(Self {
-            socket: TcpListener::from_std(socket).context("cannot watch the listening socket")?,
-            settings,
-            tls,
-            phases: Phases::default(),
-            connections: TaskTracker::new(),
-        })
+        let socket = TcpListener::from_std(socket).context("cannot watch the listening socket")?;
+        Ok(Self::over(socket, settings, tls))
+    }
+}
+
+impl<A: Accept> Listener<A> {
+    /// The same over any socket.
+    pub(crate) fn over(socket: A, settings: Settings, tls: Option<tls::Acceptor>) -> Self {
+        let (phases, connections) = (Phases::default(), TaskTracker::new());
+        Self { socket, settings, tls, phases, connections }
     }
 
     /// Accepts until [`Listener::leave`].
@@ -131,6 +158,12 @@ impl Listener {
         self.connections.wait().await;
     }
 
+    /// How many connections are served.
+    #[cfg(test)]
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
     /// Ends the streams that did not end when they were told to.
     pub(crate) fn end_streams(&self) {
         self.phases.streams.cancel();
@@ -147,7 +180,7 @@ impl Listener {
     async fn connection<S>(
         self: Arc<Self>,
         wire: Wire,
-        stream: TcpStream,
+        stream: A::Io,
         peer: SocketAddr,
         service: S,
         _permit: OwnedSemaphorePermit,
@@ -159,9 +192,6 @@ impl Listener {
         S::Future: Send,
     {
         let _counted = Counted::begin();
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
-        }
         let ended = tokio::select! {
             biased;
             () = self.phases.abort.cancelled() => return,
@@ -175,15 +205,9 @@ impl Listener {
     }
 }
 
-impl Listener {
+impl<A: Accept> Listener<A> {
     /// Serves one connection, over TLS where there are certificates.
-    async fn serve_one<S>(
-        &self,
-        wire: Wire,
-        stream: TcpStream,
-        peer: SocketAddr,
-        service: S,
-    ) -> Ended
+    async fn serve_one<S>(&self, wire: Wire, stream: A::Io, peer: SocketAddr, service: S) -> Ended
     where
         S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
             + Clone

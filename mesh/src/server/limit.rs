@@ -106,6 +106,12 @@ impl Limiter {
         Ok(self.permit(Place::Stream))
     }
 
+    /// How many calls have a place.
+    #[cfg(test)]
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::SeqCst)
+    }
+
     fn permit(self: &Arc<Self>, place: Place) -> Permit {
         Permit { place: Some(place), limiter: Arc::clone(self), begun: clock::instant() }
     }

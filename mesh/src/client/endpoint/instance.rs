@@ -184,9 +184,7 @@ impl Instance {
             Change::None => {}
             Change::Suspect => set.judge(self, at),
             Change::Back => {
-                // What it was like when it was sick says nothing of what it is like now.
-                self.load.reset(set.latency(Some(self), at), at);
-                self.begin(at);
+                self.begin_anew(set, at);
                 tracing::info!(callee = set.name, instance = self.id, "{} is back", self.id);
             }
             Change::OutAgain => set.count_ejection(),
@@ -203,6 +201,20 @@ impl Instance {
         let mut gate = self.gate();
         gate.eject(at);
         self.publish(&gate);
+    }
+
+    /// It can be reached again, and for a while it could not: what was running there has begun
+    /// anew, or the way to it is another one.
+    pub(super) fn returned(&self, set: &Set) {
+        if !self.is_ready() {
+            self.begin_anew(set, set.at());
+        }
+    }
+
+    /// What it was like when it was sick says nothing of what it is like now.
+    fn begin_anew(&self, set: &Set, at: Duration) {
+        self.load.reset(set.latency(Some(self), at), at);
+        self.begin(at);
     }
 
     /// From now on its share grows.

@@ -17,6 +17,7 @@ pub(super) async fn keep(set: Arc<Set>, instance: Arc<Instance>, slot: usize) {
     let drain = instance.drain.clone();
     let (lowest, highest) = set.settings.backoff;
     let mut ceiling = lowest;
+    let mut away = false;
     loop {
         let dialled = async {
             if slot > 0 {
@@ -28,6 +29,9 @@ pub(super) async fn keep(set: Arc<Set>, instance: Arc<Instance>, slot: usize) {
             None => return,
             Some(Ok(connected)) => {
                 tracing::debug!(callee = set.name, instance = instance.id, "connected");
+                if std::mem::take(&mut away) {
+                    instance.returned(&set);
+                }
                 let served = serve(&set, &instance, slot, connected).await;
                 if drain.is_cancelled() {
                     return;
@@ -42,6 +46,7 @@ pub(super) async fn keep(set: Arc<Set>, instance: Arc<Instance>, slot: usize) {
             Some(Err(error)) => {
                 tracing::debug!(callee = set.name, instance = instance.id, %error, "cannot connect");
                 instance.failed(&error);
+                away = true;
                 set.settings.hurry.notify_one();
             }
         }

@@ -577,3 +577,29 @@ async fn dropping_all_closes_all() {
     tokio::time::sleep(MS).await;
     assert_eq!(host.open.load(Ordering::SeqCst), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_died_with_calls_has_its_share_again_soon_after_it_is_back() {
+    let world = World::new(&["a"]);
+    let first = world.start("a", Host { gate: Some(Semaphore::new(0)), ..Host::default() });
+    world.start("b", Host::default());
+    let endpoints = world.endpoints();
+    // Fewer than it takes to be taken out: then a probe would bring it back.
+    let mut calls = JoinSet::new();
+    for _ in 0..4 {
+        let endpoints = Arc::clone(&endpoints);
+        calls.spawn(async move { call(&endpoints, &mut Tried::default()).await.is_err() });
+    }
+    tokio::time::sleep(100 * MS).await;
+    world.publish(&["a", "b"]);
+    first.kill.cancel();
+    assert_eq!(calls.join_all().await, [true; 4]);
+    tokio::time::sleep(500 * MS).await;
+    let second = world.start("a", Host::default());
+    let (mut ticks, ends) = (tokio::time::interval(20 * MS), clock::instant() + 15 * SECOND);
+    while clock::instant() < ends {
+        ticks.tick().await;
+        call(&endpoints, &mut Tried::default()).await.unwrap();
+    }
+    assert!(second.calls() > 50, "{} of 750 calls", second.calls());
+}
