@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How often each is asked.
-const TURNS: usize = 5;
+const TURNS: usize = 7;
 
 /// One of two, and what it did.
 struct Twin {
