@@ -158,6 +158,13 @@ impl Channel {
         self.0.bulkhead.in_use()
     }
 
+    /// The same callee over the same connections, with a budget, places and breakers of its own:
+    /// what is asked here by many and in haste closes no way to those who need an answer.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        self.with(self.0.policy.clone())
+    }
+
     /// The same callee over the same connections, under another policy and with a budget, places
     /// and breakers of its own.
     #[must_use]
@@ -215,6 +222,14 @@ impl<T: prost::Message> Within<T> for T {
     fn within(self, timeout: Duration) -> Request<T> {
         Request::new(self).within(timeout)
     }
+}
+
+/// Whether a call was refused, here or there, because somebody has too much to do.
+pub(crate) fn is_shed(status: &Status) -> bool {
+    let metadata = status.metadata();
+    let refused = metadata.get(marks::REFUSED).is_some_and(|why| why != marks::BUDGET);
+    let local = metadata.contains_key(marks::LOCAL);
+    refused || (local && status.code() == Code::ResourceExhausted)
 }
 
 /// Says what a failed call means for whoever must know whether it was carried out.

@@ -91,7 +91,8 @@ pub struct Config {
 
     /// How one dependency is called, in place of the defaults: a name of the registry or `*`, a
     /// setting, its value; or with `NAME/package.Service/Method` of one method alone. Settings:
-    /// `timeout` (of an attempt), `longest` (of a call with all attempts), `retries`, `places` (calls
+    /// `timeout` (of an attempt) and `longest` (of a call with all attempts; streams have
+    /// neither), `retries`, `places` (calls
     /// at once), `queue-timeout` (the wait for a place), `breaker` (default, seed_count, opossum,
     /// opossum_10s, off), `hedge` and `throttle` (on, off), `balance` (p2c, round_robin). May come often.
     #[arg(

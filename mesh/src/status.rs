@@ -131,7 +131,7 @@ impl Explain for Failure {
                 tell(Code::Unavailable, "CONNECTION_LOST").with("dependency", callee)
             }
             Self::Panic(_) | Self::Duty(_) => tell(Code::Internal, "INTERNAL"),
-            Self::Denied(Denied::NoMethod) => tell(Code::Unimplemented, "METHOD_UNKNOWN"),
+            Self::Denied(Denied::NoMethod) => tell(Code::Unimplemented, "RPC_UNKNOWN"),
             Self::Denied(_) => tell(Code::PermissionDenied, "PERMISSION_DENIED"),
             Self::Token(TokenProblem::KeysUnavailable) => {
                 tell(Code::Unavailable, "DEPENDENCY_DOWN")

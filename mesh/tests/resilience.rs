@@ -481,6 +481,22 @@ async fn no_breaker_opens_on_what_is_shed_and_the_throttle_lessens_it() {
 }
 
 #[tokio::test]
+async fn a_stream_outlasts_what_an_attempt_of_other_calls_may_take() {
+    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+    let peer = Peer::new([], Act::Answer);
+    let policy = Policy { timeout: Some(100 * MS), longest: Some(100 * MS), ..Policy::default() };
+    let mut client = HealthClient::new(peer.process(policy));
+    let ctx = in_call();
+    let request = HealthCheckRequest { service: String::new() };
+    let states = ctx.scope(client.watch(request)).await.expect("a stream");
+    let mut states = states.into_inner();
+    states.message().await.expect("it goes on").expect("a state");
+    // Nothing more is to be told.
+    let more = tokio::time::timeout(500 * MS, states.message()).await;
+    assert!(more.is_err(), "{more:?}");
+}
+
+#[tokio::test]
 async fn what_a_server_refused_was_not_begun_unless_an_attempt_before_it_was() {
     let peer = Peer::new([], Act::Shed);
     let status = in_call().scope(write(&peer.bare(unbroken()))).await.expect_err("shed");

@@ -1,6 +1,11 @@
 //! The life of a process: serving, and leaving in order.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use http::Response;
@@ -11,6 +16,7 @@ use tonic::{body::Body, service::RoutesBuilder};
 use super::{App, Edge, Ended, known::Registered};
 use crate::{
     auth::Auth,
+    client::Dependency,
     clock,
     registry::Lease,
     server::{self, Accept, Calls, Limiter, Listener, Methods, Readiness, Wire},
@@ -48,6 +54,16 @@ enum Reflection {
 // === impl App ===
 
 impl App {
+    /// Warns of settings that change nothing.
+    fn doubt(&self) {
+        let channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_callee = |name: &str| channels.contains_key(name);
+        let is_method = |name: &str| self.methods.facts(name).is_some();
+        for unknown in Dependency::unknown(&self.config.dependencies, is_callee, is_method) {
+            tracing::warn!(unknown, "--dependency speaks of {unknown}, which is not called here");
+        }
+    }
+
     /// Serves until `stop` resolves or a task fails, then leaves in order: not ready, wait,
     /// no new calls, calls finish, tasks finish, databases close.
     ///
@@ -71,6 +87,7 @@ impl App {
         let wire = if self.edge.is_some() { Wire::Http } else { Wire::Http2 };
         let registration = self.registration(&readiness)?;
         let service = self.service(auth, &readiness)?;
+        self.doubt();
 
         let mut tasks = JoinSet::new();
         for (name, task) in std::mem::take(&mut self.tasks) {

@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(settings["dependency"]["value"], json!(["users.retries=0", "*.breaker=off"]));
         assert!(!told.to_string().contains("secret@"), "{told}");
         assert_eq!(told["dependencies"]["*"]["breaker"], "off");
-        assert_eq!(told["dependencies"]["users"]["retries"], 0);
+        assert_eq!(told["dependencies"]["users"]["retry"]["times"], 0);
         assert_eq!(told["dependencies"]["users"]["breaker"], "off");
     }
 }

@@ -75,7 +75,9 @@ pub(super) async fn call(callee: &Arc<Callee>, mut request: Request<Body>) -> Re
     let long = request.extensions_mut().remove::<Long>().is_some();
 
     let mut left = deadline::for_child(ctx.time_left());
-    for most in [limit.map(|limit| limit.0), method.policy.longest].into_iter().flatten() {
+    // A stream lasts as long as its call.
+    let longest = method.policy.longest.filter(|_| method.facts.unary);
+    for most in [limit.map(|limit| limit.0), longest].into_iter().flatten() {
         left = left.min(most);
     }
     let ends = started + left;
@@ -294,13 +296,14 @@ impl Call {
     fn time(&self, number: u32, now: Instant) -> Duration {
         let policy = &self.method.policy;
         let left = self.ends.saturating_duration_since(now);
-        let most = policy.timeout.map_or(left, |timeout| timeout.min(left));
+        let timeout = policy.timeout.filter(|_| self.method.facts.unary);
+        let most = timeout.map_or(left, |timeout| timeout.min(left));
         let after = policy.backoff.retries.saturating_sub(number - 1);
         if !self.repeatable || after == 0 {
             return most;
         }
         let expected = self.method.latency.expected(now);
-        most.min((expected * 4).max(left / (after + 1)))
+        most.min((expected * 4).max(left / after.saturating_add(1)))
     }
 
     /// Says where this attempt stands in the trace, and which one it is.

@@ -2,7 +2,7 @@
 //!
 //! One flag, `--dependency NAME.SETTING=VALUE`, says it all; `--print-config` shows what came of it.
 
-use std::{str::FromStr, time::Duration};
+use std::{ops::RangeInclusive, str::FromStr, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -119,6 +119,17 @@ impl Dependency {
         told
     }
 
+    /// What `overrides` speak of that there is not: dependencies that are no callees, and methods.
+    pub(crate) fn unknown(
+        overrides: &[Override],
+        is_callee: impl Fn(&str) -> bool,
+        is_method: impl Fn(&str) -> bool,
+    ) -> Vec<String> {
+        let names = overrides.iter().filter_map(|it| it.name.clone()).filter(|it| !is_callee(it));
+        let methods = overrides.iter().filter_map(|it| it.method.clone());
+        names.chain(methods.filter(|it| !is_method(it))).collect()
+    }
+
     /// Who is spoken of in `overrides` by name, each once.
     pub(crate) fn names(overrides: &[Override]) -> Vec<&str> {
         let mut names: Vec<_> = overrides.iter().filter_map(|it| it.name.as_deref()).collect();
@@ -132,17 +143,25 @@ impl Dependency {
 
 impl Setting {
     fn parse(name: &str, value: &str) -> Result<Self, String> {
-        let number = || value.parse::<u32>().map_err(|_error| format!("`{value}` is not a number"));
+        let number = |range: RangeInclusive<u32>| {
+            let number = value.parse::<u32>().ok().filter(|number| range.contains(number));
+            let (least, most) = range.into_inner();
+            number.ok_or_else(|| format!("`{value}` is not a number from {least} to {most}"))
+        };
+        let time = || match duration(value) {
+            Ok(time) if time.is_zero() => Err("no time at all: no call would be made".to_owned()),
+            time => time,
+        };
         let switch = || match value {
             "on" => Ok(true),
             "off" => Ok(false),
             _ => Err(format!("`{value}` is neither on nor off")),
         };
         Ok(match name {
-            "timeout" => Self::Timeout(duration(value)?),
-            "longest" => Self::Longest(duration(value)?),
-            "retries" => Self::Retries(number()?),
-            "places" => Self::Places(usize::try_from(number()?).unwrap_or(usize::MAX)),
+            "timeout" => Self::Timeout(time()?),
+            "longest" => Self::Longest(time()?),
+            "retries" => Self::Retries(number(0..=10)?),
+            "places" => Self::Places(usize::try_from(number(1..=100_000)?).unwrap_or(usize::MAX)),
             "queue-timeout" => Self::QueueTimeout(duration(value)?),
             "breaker" => Self::Breaker(value.parse()?),
             "hedge" => Self::Hedge(switch()?),
@@ -187,7 +206,8 @@ impl Preset {
             Self::SeedCount => breaker::seed_count(),
             Self::Opossum => breaker::opossum(),
             Self::Opossum10s => breaker::opossum_10s(),
-            Self::Off => Rule { failures_min: u32::MAX, ..Rule::default() },
+            // Without a least number of calls the shared one never decides for it.
+            Self::Off => Rule { failures_min: u32::MAX, calls_min: 0, ..Rule::default() },
         }
     }
 }
@@ -212,14 +232,20 @@ impl FromStr for Preset {
 }
 
 fn told(policy: &Policy) -> Value {
-    let Policy { timeout, longest, backoff, retry_aborted, hedge, breaker, budget, .. } = policy;
-    let Policy { bulkhead, method_bulkhead, queue_timeout, throttle, methods: _, .. } = policy;
-    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let share = match breaker.share {
-        Share::Any => json!("any"),
-        Share::AtLeast(percent) => json!(format!("at least {percent} %")),
-        Share::Above(percent) => json!(format!("above {percent} %")),
-    };
+    let Policy {
+        timeout,
+        longest,
+        backoff,
+        retry_aborted,
+        hedge,
+        breaker,
+        budget,
+        bulkhead,
+        method_bulkhead,
+        queue_timeout,
+        throttle,
+        methods: _,
+    } = policy;
     let budget = match *budget {
         Allowance::Share { percent, per_second } => {
             json!({ "percent_of_calls": percent, "per_second": per_second })
@@ -228,28 +254,67 @@ fn told(policy: &Policy) -> Value {
             json!({ "tokens": max, "ratio_thousandths": ratio_thousandths })
         }
     };
-    let Backoff { retries, .. } = backoff;
+    let hedge = hedge.map(
+        |Hedge { percent, least }| json!({ "after_percent": percent, "least_ms": millis(least) }),
+    );
     json!({
         "timeout_ms": timeout.map(millis),
         "longest_ms": longest.map(millis),
-        "retries": retries,
+        "retry": told_of_retries(backoff),
         "retry_aborted": retry_aborted,
-        "hedge_after_percent": hedge.map(|hedge| hedge.percent),
+        "hedge": hedge,
         "budget": budget,
         "places": bulkhead,
         "method_places": method_bulkhead,
         "queue_timeout_ms": millis(*queue_timeout),
         "throttle": throttle,
-        "breaker": if breaker.failures_min == u32::MAX { json!("off") } else { json!({
-            "failures": breaker.failures_min,
-            "calls": breaker.calls_min,
-            "share": share,
-            "open_ms": millis(breaker.open),
-            "open_max_ms": millis(breaker.open_max),
-            "probes": breaker.probes,
-            "ramp_ms": millis(breaker.ramp),
-        }) },
+        "breaker": told_of_breaker(breaker),
     })
+}
+
+fn told_of_retries(backoff: &Backoff) -> Value {
+    let Backoff { retries, ceilings, max, jitter } = *backoff;
+    let ceilings: Vec<u64> = ceilings.iter().copied().map(millis).collect();
+    json!({ "times": retries, "ceilings_ms": ceilings, "max_ms": millis(max), "jitter": jitter })
+}
+
+fn told_of_breaker(breaker: &Rule) -> Value {
+    let Rule {
+        failures_min,
+        calls_min,
+        share,
+        all_failing,
+        slow_percent,
+        open,
+        open_max,
+        jitter_percent,
+        probes,
+        ramp,
+    } = breaker;
+    if *failures_min == u32::MAX {
+        return json!("off");
+    }
+    let share = match share {
+        Share::Any => json!("any"),
+        Share::AtLeast(percent) => json!(format!("at least {percent} %")),
+        Share::Above(percent) => json!(format!("above {percent} %")),
+    };
+    json!({
+        "failures": failures_min,
+        "calls": calls_min,
+        "share": share,
+        "all_failing": all_failing,
+        "slow_percent": slow_percent,
+        "open_ms": millis(*open),
+        "open_max_ms": millis(*open_max),
+        "jitter_percent": jitter_percent,
+        "probes": probes,
+        "ramp_ms": millis(*ramp),
+    })
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -303,6 +368,21 @@ mod tests {
     }
 
     #[test]
+    fn what_there_is_not_is_known() {
+        let said =
+            ["payment.retries=0", "orders/a.B/C.retries=0", "*.retries=0", "orders.retries=0"];
+        let overrides: Vec<Override> = said.iter().map(|it| it.parse().expect(it)).collect();
+        let unknown = Dependency::unknown(&overrides, |name| name == "orders", |_| false);
+        assert_eq!(unknown, ["payment", "a.B/C"]);
+    }
+
+    #[test]
+    fn a_method_without_a_breaker_is_judged_together_with_no_other() {
+        let said = format!("orders/{QUOTE}.breaker=off");
+        assert_eq!(of(&[&said], "orders").policy.of(QUOTE).breaker.calls_min, 0);
+    }
+
+    #[test]
     fn what_cannot_be_understood_says_what_could_be() {
         for (text, hint) in [
             ("payments", "NAME.SETTING=VALUE"),
@@ -311,7 +391,10 @@ mod tests {
             ("orders/QuoteOrder.timeout=2s", "NAME/METHOD"),
             ("*/a.B/C.timeout=2s", "NAME/METHOD"),
             ("payments.timeout=2", "250ms"),
-            ("payments.retries=-1", "number"),
+            ("payments.retries=-1", "from 0 to 10"),
+            ("payments.retries=4294967295", "from 0 to 10"),
+            ("payments.places=0", "from 1"),
+            ("payments.timeout=0s", "no time"),
             ("payments.hedge=yes", "neither on nor off"),
             ("payments.breaker=on", "seed_count"),
             ("payments.balance=random", "p2c"),

@@ -5,7 +5,7 @@
 //! would wait for them. Here the windows of all streams fit into that of the connection, and a
 //! connection that is full is followed by another one.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak, atomic::AtomicU64};
 
 use hyper::client::conn::http2::SendRequest;
 use tonic::body::Body;
@@ -21,6 +21,8 @@ pub(super) struct Lanes {
     open: Mutex<Vec<Weak<Lane>>>,
     /// Held by whoever opens one.
     pub(super) dials: tokio::sync::Mutex<()>,
+    /// How often none could be opened.
+    pub(super) failed: AtomicU64,
 }
 
 /// A connection; it closes with its last stream. Each stream holds it for as long as it lasts.

@@ -18,9 +18,9 @@ use super::{
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    /// The longest that one attempt may take.
+    /// The longest that one attempt may take; a stream lasts as long as its call.
     pub timeout: Option<Duration>,
-    /// The longest that a call may take with all its attempts.
+    /// The longest that a call may take with all its attempts; not of streams.
     pub longest: Option<Duration>,
     /// How often what may be repeated is tried again, and after how long.
     pub backoff: Backoff,

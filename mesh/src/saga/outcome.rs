@@ -8,7 +8,7 @@ use tonic::Status;
 use tonic_types::StatusExt as _;
 
 use crate::{
-    client::{Verdict, judge},
+    client::{Verdict, is_shed, judge},
     status,
     store::{Failure, Txn, TxnError},
 };
@@ -48,6 +48,8 @@ pub enum Outcome {
         why: String,
         /// The soonest that it is worth while.
         after: Duration,
+        /// Whether that is because the participant has too much to do.
+        shed: bool,
     },
     /// It is not known whether it was done: asked again with the same command.
     Unsure {
@@ -136,7 +138,8 @@ impl Outcome {
     #[must_use]
     pub fn not_sent(why: String, failure: &Status) -> Self {
         let after = failure.get_details_retry_info().and_then(|info| info.retry_delay);
-        Self::NotSent { why, after: after.unwrap_or_default() }
+        let shed = is_shed(failure);
+        Self::NotSent { why, after: after.unwrap_or_default(), shed }
     }
 
     /// Not yet: look again at `until`.

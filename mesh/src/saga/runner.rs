@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     app::Draining,
+    clock,
     store::{Failure, Store, Txn},
 };
 
@@ -235,7 +236,7 @@ impl Runner {
         let mut older = tokio::time::interval(self.0.settings.lease);
         older.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let most = self.0.share.now();
+            let most = self.0.share.now(clock::instant());
             while work.len() < most
                 && let Some(held) = waiting.pop_front()
             {
@@ -258,7 +259,7 @@ impl Runner {
                 }
                 Some(ended) = work.join_next(), if !work.is_empty() => told(ended),
                 Some(held) = inbox.recv(), if work.len() < most => waiting.push_back(held),
-                () = tokio::time::sleep(LOOK), if most < self.0.settings.concurrency => {}
+                () = tokio::time::sleep(LOOK), if work.len() >= most => {}
             }
         }
         inbox.close();

@@ -38,8 +38,12 @@ const LINGER: (Duration, u64) = (Duration::from_secs(1), 64 << 10);
 /// HTTP/1.1: what waits to be written to a client that reads slowly, in bytes; the head of a
 /// request fits in.
 const BUFFER: usize = 64 << 10;
-/// HTTP/1.1: how long the head of a request may take, from its first byte; twice as long at most.
-const HEAD: Duration = Duration::from_secs(10);
+/// HTTP/1.1: how long the head of a request may come in, from its first byte. One that stops coming
+/// is an idle connection.
+pub(super) const HEAD: Duration = Duration::from_secs(10);
+/// HTTP/1.1: how long a connection without calls is kept at most. Browsers and pools give theirs up
+/// after 90 s: it is their end that closes, with no request on its way. And to hold many costs little.
+const KEPT: Duration = Duration::from_secs(120);
 /// HTTP/2: streams that were reset before they were taken up, or by us for the client's errors.
 const RESETS: (usize, usize) = (20, 256);
 /// HTTP/2: what waits to be written on one stream, in bytes.
@@ -117,6 +121,8 @@ where
     let served = Served::new(service, Arc::clone(&link));
     match version {
         Version::Http1 => {
+            let kept = settings.connection_idle.min(KEPT);
+            let settings = &Settings { connection_idle: kept, ..settings.clone() };
             let connection = http1().serve_connection(io, served);
             tokio::select! {
                 biased;
@@ -261,8 +267,10 @@ async fn mute(link: &Link, settings: &Settings, begun: Instant) {
 /// is not for us: it runs while nothing is asked, too, and cuts connections that clients keep.
 async fn slow_head(link: &Link) {
     loop {
-        let ends = link.head_since().map_or_else(|| clock::instant() + HEAD, |since| since + HEAD);
-        if clock::instant() >= ends {
+        let now = clock::instant();
+        let comes = link.head_since().filter(|(_, heard)| now < *heard + HEAD);
+        let ends = comes.map_or(now + HEAD, |(since, _)| since + HEAD);
+        if now >= ends {
             return;
         }
         sleep_until(ends).await;

@@ -26,7 +26,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, body::Body};
 use tower::{Service, ServiceExt as _, util::Oneshot};
 
-use super::accept::{Phases, Wire};
+use super::{
+    accept::{Phases, Wire},
+    connection::HEAD,
+};
 use crate::clock;
 
 /// A call that is given up sooner than this, before its answer, is one of those of a rapid reset.
@@ -57,8 +60,9 @@ pub(super) struct Link {
     moved: AtomicU64,
     read: AtomicU64,
     /// When the head of a request began to come in that is not whole yet, in milliseconds after
-    /// `born` and one more; 0 if none does.
+    /// `born` and one more; 0 if none does. And when bytes came last that may be of one.
     head: AtomicU64,
+    heard: AtomicU64,
     open: AtomicUsize,
     /// When the last call ended, in milliseconds after `born`.
     ended: AtomicU64,
@@ -132,6 +136,7 @@ impl Link {
             read: AtomicU64::new(0),
             // Its first bytes have come already.
             head: AtomicU64::new(1),
+            heard: AtomicU64::new(1),
             open: AtomicUsize::new(0),
             ended: AtomicU64::new(0),
             given_up: AtomicI64::new(0),
@@ -149,10 +154,25 @@ impl Link {
         (!self.busy()).then(|| self.born + ended)
     }
 
-    /// Since when the head of a request comes in; `None` if there is nothing of one.
-    pub(super) fn head_since(&self) -> Option<Instant> {
-        let since = self.head.load(Ordering::Relaxed).checked_sub(1)?;
-        (!self.busy()).then(|| self.born + Duration::from_millis(since))
+    /// Since when the head of a request comes in, and when something of it came last; `None` if
+    /// there is nothing of one.
+    pub(super) fn head_since(&self) -> Option<(Instant, Instant)> {
+        let time = |at: &AtomicU64| {
+            let at = at.load(Ordering::Relaxed).checked_sub(1)?;
+            Some(self.born + Duration::from_millis(at))
+        };
+        if self.busy() { None } else { time(&self.head).zip(time(&self.heard)) }
+    }
+
+    /// Bytes came that belong to no call: the head of the next, or what an answer did not wait
+    /// for. After a pause it is taken for a new head.
+    fn hears(&self, pause: Duration) {
+        let (now, heard) = (self.age() + 1, self.heard.load(Ordering::Relaxed));
+        let paused = u128::from(now.saturating_sub(heard)) >= pause.as_millis();
+        if paused || self.head.load(Ordering::Relaxed) == 0 {
+            self.head.store(now, Ordering::Relaxed);
+        }
+        self.heard.store(now, Ordering::Relaxed);
     }
 
     /// How many bytes went over the connection, in either direction.
@@ -301,8 +321,8 @@ impl<I: AsyncRead + Unpin> AsyncRead for Metered<I> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
         let read = buf.filled().len().saturating_sub(before);
-        if !this.link.busy() && this.link.head.load(Ordering::Relaxed) == 0 {
-            this.link.head.store(this.link.age() + 1, Ordering::Relaxed);
+        if !this.link.busy() {
+            this.link.hears(HEAD);
         }
         count(&this.link.read, read);
         count(&this.link.moved, read);

@@ -30,7 +30,7 @@ pub struct Settings {
     #[arg(long = "connection-age-grace", env = "MESH_CONNECTION_AGE_GRACE", default_value = "60s", value_parser = duration)]
     pub connection_age_grace: Duration,
 
-    /// How long a connection without calls is kept.
+    /// How long a connection without calls is kept; over HTTP/1.1 two minutes at most.
     #[arg(long = "connection-idle", env = "MESH_CONNECTION_IDLE", default_value = "15m", value_parser = duration)]
     pub connection_idle: Duration,
 

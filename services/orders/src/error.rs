@@ -83,7 +83,7 @@ pub enum Error {
     #[error("the order's saga {0}")]
     Saga(&'static str),
     /// The answer of an earlier attempt, or of another service: told as it was told then.
-    #[error("answered before")]
+    #[error("answered before, or elsewhere")]
     Answered(Box<Status>),
     /// The database did not do it.
     #[error(transparent)]

@@ -33,6 +33,8 @@ pub struct Orders {
     pub store: Store,
     /// Whom they need.
     pub peers: Peers,
+    /// The same, for what is only shown: apart, so that views close no way to sagas.
+    pub views: Peers,
     /// What carries them on.
     pub runner: Runner,
     /// What seals page tokens and quotes.

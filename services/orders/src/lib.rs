@@ -50,6 +50,7 @@ pub async fn app(config: Config) -> anyhow::Result<App> {
     let orders = Orders {
         store: store.clone(),
         peers,
+        views: Peers::of(|name| app.channel(name).apart()),
         runner: runner.clone(),
         pages,
         patience: config.patience(),

@@ -147,6 +147,7 @@ fn serve(shop: &Arc<Shop>, store: &Store, patience: Patience) -> (Orders, JoinHa
     let runner = saga::runner(store, &peers, patience, LEASE);
     let orders = Orders {
         store: store.clone(),
+        views: peers.clone(),
         peers,
         runner: runner.clone(),
         pages: mesh::page::Pages::new([7; 32]),

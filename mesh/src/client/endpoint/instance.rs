@@ -272,9 +272,14 @@ impl Instance {
             return Some(lane);
         }
         // A hundred streams that begin at once wait for one connection, and do not open a hundred.
+        let failed = self.lanes.failed.load(Ordering::Relaxed);
         let _dials = self.lanes.dials.lock().await;
         if let Some(lane) = self.lanes.room() {
             return Some(lane);
+        }
+        // Nor do they try one after the other where one could not.
+        if self.lanes.failed.load(Ordering::Relaxed) != failed {
+            return None;
         }
         match connect::dial(&self.address, settings).await {
             Ok(Connected { sender, ends, .. }) => {
@@ -284,6 +289,7 @@ impl Instance {
             }
             Err(error) => {
                 self.failed(&error);
+                self.lanes.failed.fetch_add(1, Ordering::Relaxed);
                 None
             }
         }

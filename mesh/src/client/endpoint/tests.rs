@@ -31,6 +31,8 @@ use crate::{
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
+/// What every call has.
+const TIME: Duration = Duration::from_secs(9);
 
 /// What a host is told to do, and what it saw.
 #[derive(Debug)]
@@ -46,6 +48,8 @@ struct Host {
     /// Ends each connection with a GOAWAY after this many milliseconds.
     age_ms: Option<u64>,
     calls: AtomicUsize,
+    /// What the last call said that it has.
+    told: Mutex<Option<Duration>>,
     now: AtomicUsize,
     most: AtomicUsize,
     connections: AtomicUsize,
@@ -62,6 +66,7 @@ impl Default for Host {
             admits: 256,
             age_ms: None,
             calls: AtomicUsize::default(),
+            told: Mutex::default(),
             now: AtomicUsize::default(),
             most: AtomicUsize::default(),
             connections: AtomicUsize::default(),
@@ -96,8 +101,10 @@ impl Host {
         self.connections.fetch_add(1, Ordering::SeqCst);
         self.open.fetch_add(1, Ordering::SeqCst);
         let host = Arc::clone(&self);
-        let service = service_fn(move |_| {
+        let service = service_fn(move |request: Request<Incoming>| {
             let host = Arc::clone(&host);
+            let told = request.headers()[&deadline::TIMEOUT].to_str().unwrap();
+            *host.told.lock().unwrap() = deadline::decode(told).ok();
             async move { Ok::<_, Infallible>(host.answer().await) }
         });
         let connection = http2::Builder::new(TokioExecutor::new())
@@ -186,7 +193,7 @@ fn request() -> Request<Body> {
 /// One attempt, judged as `client::call` would: `Ok` says who answered, and how long it took.
 async fn call(endpoints: &Endpoints, tried: &mut Tried) -> Result<(String, Duration), SendError> {
     let began = clock::instant();
-    match endpoints.send(request(), clock::instant() + Duration::from_secs(9), tried).await {
+    match endpoints.send(request(), clock::instant() + TIME, tried).await {
         Ok((response, mut pick)) => {
             let well = response.headers()["grpc-status"] == "0";
             let verdict = if well { EndpointVerdict::Success } else { EndpointVerdict::Hard };
@@ -393,11 +400,27 @@ async fn a_call_waits_for_the_first_instance_and_takes_it() {
     let endpoints = Arc::new(Endpoints::with("orders", world.snapshot.subscribe(), settings));
     let late = async {
         tokio::time::sleep(300 * MS).await;
-        world.start("a", Host::default());
+        world.start("a", Host::default())
     };
     let mut tried = Tried::default();
-    let (answer, ()) = tokio::join!(call(&endpoints, &mut tried), late);
+    let (answer, host) = tokio::join!(call(&endpoints, &mut tried), late);
     answer.expect("it came in time");
+    let told = host.told.lock().unwrap().expect("a time");
+    assert!(told <= TIME - 300 * MS, "{told:?} are not left after the wait");
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_that_begin_together_share_a_connection() {
+    let world = World::new(&["a"]);
+    let host = world.start("a", Host::default());
+    let endpoints = world.endpoints();
+    let streams = (0..50).map(|_| async {
+        let ends = clock::instant() + TIME;
+        endpoints.stream(request(), ends, &mut Tried::default()).await.expect("a stream")
+    });
+    let streams = futures_util::future::join_all(streams).await;
+    // One for all other calls, and one for these.
+    assert_eq!((streams.len(), host.connections.load(Ordering::SeqCst)), (50, 2));
 }
 
 #[tokio::test(start_paused = true)]

@@ -69,8 +69,10 @@ impl Runner {
                 self.call(&held).await
             };
             failpoint::hit("after_reply_before_record");
+            if matches!(outcome, Outcome::NotSent { shed: true, .. }) {
+                self.0.share.shed(clock::instant());
+            }
             let (heard, mut writing, note) = self.heard(&held, outcome);
-            self.0.share.heard(!matches!(heard, Heard::NotSent(_)), clock::instant());
             let spread = fastrand::f64();
             let next =
                 self.position(&held).next(heard.clone(), clock::now(), &self.0.settings, spread);

@@ -2,13 +2,13 @@
 //! what they are sent, and fewer otherwise.
 //!
 //! Somebody waits for the answer to a call and nobody for the next step, so that a rush of orders
-//! is taken in first and carried out as there is time. And what a participant would refuse waits
-//! better here, where it costs nothing: the number follows what is taken, a little more with each
-//! round of steps, a tenth less with a refusal (additive increase, multiplicative decrease, as
-//! TCP does it; RFC 5681).
+//! is taken in first and carried out as there is time. And what a participant would shed waits
+//! better here, where it costs nothing: the number is a tenth less after it, and grows by one in a
+//! while (additive increase, multiplicative decrease, as TCP does it; RFC 5681). A participant
+//! that is away sheds nothing: sagas that do not need it go on.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -25,61 +25,57 @@ const LEAST: usize = 16;
 /// How many sagas each call keeps back.
 const EACH: usize = 8;
 
-/// What is left of the number after a refusal.
+/// What is left of the number after a call was shed.
 const LESS: f64 = 0.9;
 
-/// The refusals of so long a time are one: they answer what was sent under the same number.
-const TOGETHER: Duration = Duration::from_millis(100);
+/// In this time the number grows by one. What is shed in it counts once: it answers what was sent
+/// under the same number.
+const ROUND: Duration = Duration::from_millis(100);
 
 /// How many sagas may run.
 #[derive(Debug)]
 pub(super) struct Share {
     most: usize,
-    taken: Mutex<Taken>,
-}
-
-/// What participants take.
-#[derive(Clone, Copy, Debug)]
-struct Taken {
-    /// So many at once.
-    level: f64,
-    /// Since when that is less than it was.
-    lowered: Option<Instant>,
+    /// How many were left, and when, the last time that participants shed.
+    lowered: Mutex<Option<(f64, Instant)>>,
 }
 
 // === impl Share ===
 
 impl Share {
     pub(super) fn new(most: usize) -> Self {
-        Self { most, taken: Mutex::new(Taken { level: count(most), lowered: None }) }
+        Self { most, lowered: Mutex::new(None) }
     }
 
     /// How many sagas may run just now.
-    pub(super) fn now(&self) -> usize {
-        beside(busy::calls(), self.most).min(self.level())
-    }
-
-    /// How many of them participants take.
-    fn level(&self) -> usize {
-        let level = self.taken.lock().unwrap_or_else(PoisonError::into_inner).level;
+    pub(super) fn now(&self, now: Instant) -> usize {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "between the least and the most, which are numbers of sagas"
+            reason = "between one and the most, which is a number of sagas"
         )]
-        let level = level as usize;
-        level.max(1)
+        let level = self.level(*self.lock(), now) as usize;
+        beside(busy::calls(), self.most).min(level)
     }
 
-    /// Hears whether a step's participant took what it was sent.
-    pub(super) fn heard(&self, took: bool, now: Instant) {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if took {
-            taken.level = (taken.level + 1.0 / taken.level.max(1.0)).min(count(self.most));
-        } else if taken.lowered.is_none_or(|at| now.saturating_duration_since(at) >= TOGETHER) {
-            taken.level = (taken.level * LESS).max(count(least(self.most)));
-            taken.lowered = Some(now);
+    /// A participant shed a call.
+    pub(super) fn shed(&self, now: Instant) {
+        let mut lowered = self.lock();
+        if lowered.is_none_or(|(_, at)| now.saturating_duration_since(at) >= ROUND) {
+            let level = self.level(*lowered, now) * LESS;
+            *lowered = Some((level.max(count(least(self.most))), now));
         }
+    }
+
+    fn level(&self, lowered: Option<(f64, Instant)>, now: Instant) -> f64 {
+        let most = count(self.most.max(1));
+        let Some((level, at)) = lowered else { return most };
+        let rounds = now.saturating_duration_since(at).as_secs_f64() / ROUND.as_secs_f64();
+        (level + rounds).min(most)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(f64, Instant)>> {
+        self.lowered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -110,31 +106,30 @@ mod tests {
         assert_eq!(beside(64, 1), 1);
     }
 
-    #[test]
-    fn refusals_lower_the_number_once_in_a_while_and_never_to_nothing() {
-        let (share, mut now) = (Share::new(256), Instant::now());
-        for _ in 0..100 {
-            share.heard(false, now);
-        }
-        assert_eq!(share.level(), 230, "all of them answer the same rush");
-        for _ in 0..100 {
-            now += TOGETHER;
-            share.heard(false, now);
-        }
-        assert_eq!(share.level(), 16);
+    fn level(share: &Share, now: Instant) -> f64 {
+        share.level(*share.lock(), now)
     }
 
     #[test]
-    fn what_is_taken_raises_it_by_one_each_round_up_to_the_most() {
+    fn what_is_shed_lowers_the_number_once_in_a_while_and_never_to_nothing() {
+        let (share, mut now) = (Share::new(256), Instant::now());
+        for _ in 0..100 {
+            share.shed(now);
+        }
+        assert!((level(&share, now) - 230.4).abs() < 0.01, "all of them answer the same rush");
+        for _ in 0..100 {
+            now += ROUND;
+            share.shed(now);
+        }
+        assert!((level(&share, now) - 16.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn it_grows_by_one_in_a_while_up_to_the_most() {
         let (share, now) = (Share::new(256), Instant::now());
-        share.heard(false, now);
-        for _ in 0..231 {
-            share.heard(true, now);
-        }
-        assert_eq!(share.level(), 231);
-        for _ in 0..100_000 {
-            share.heard(true, now);
-        }
-        assert_eq!(share.level(), 256);
+        share.shed(now);
+        assert!((level(&share, now + 10 * ROUND) - 240.4).abs() < 0.01);
+        assert!((level(&share, now + 26 * ROUND) - 256.0).abs() < 0.01);
+        assert!((level(&share, now + 1_000 * ROUND) - 256.0).abs() < 0.01);
     }
 }

@@ -80,7 +80,7 @@ impl Runner {
                 writing.effect = effect;
                 (Heard::Resume, "it cannot be called back".to_owned())
             }
-            Outcome::NotSent { why, after } => (Heard::NotSent(after), why),
+            Outcome::NotSent { why, after, .. } => (Heard::NotSent(after), why),
             Outcome::Unsure { why } => (Heard::Unsure, why),
             Outcome::Wait { until, why, effect } => {
                 writing.effect = effect;

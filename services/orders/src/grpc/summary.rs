@@ -56,13 +56,13 @@ impl Orders {
     ) -> Result<api::CustomerDetails, Error> {
         let request = CheckCustomerRequest { name: customer.to_owned() };
         let request = request.within(self.patience.detail);
-        part("users", self.peers.users.clone().check_customer(request)).await
+        part("users", self.views.users.clone().check_customer(request)).await
     }
 
     async fn payment(&self, order: Uuid) -> Result<api::PaymentSummary, Error> {
         let request = GetPaymentRequest { name: saga::name("payments", order) };
         let request = request.within(self.patience.detail);
-        part("payments", self.peers.payments.clone().get_payment(request)).await
+        part("payments", self.views.payments.clone().get_payment(request)).await
     }
 
     async fn delivery(&self, order: &str) -> Result<api::DeliverySummary, Error> {
@@ -72,7 +72,7 @@ impl Orders {
             order: order.to_owned(),
         };
         let request = request.within(self.patience.detail);
-        part("shipping", self.peers.shipping.clone().list_shipments(request)).await
+        part("shipping", self.views.shipping.clone().list_shipments(request)).await
     }
 }
 

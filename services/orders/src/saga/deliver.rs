@@ -348,9 +348,8 @@ impl Way<'_> {
             Err(Outcome::No { why, .. } | Outcome::Recall { why }) => {
                 Outcome::wait(at + SOON, why.message)
             }
-            Err(Outcome::NotSent { why, .. } | Outcome::Unsure { why }) => {
-                Outcome::wait(at + SOON, why)
-            }
+            Err(Outcome::NotSent { why, after, .. }) => Outcome::wait(at + after.max(SOON), why),
+            Err(Outcome::Unsure { why }) => Outcome::wait(at + SOON, why),
             Err(Outcome::Done { .. } | Outcome::Resume { .. }) => Outcome::wait(at, "going on"),
         }
         .with(effect))
