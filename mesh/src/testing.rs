@@ -110,7 +110,7 @@ impl NoTables {
 /// Each test on SQLite, and the same on PostgreSQL (ignored where there is none): functions that
 /// take a [`TestDb`]. The type that is named first has the function `migrations`.
 ///
-/// ```ignore
+/// ```text
 /// mesh::on_both_databases! { Store; rows_are_kept rows_are_found }
 /// async fn rows_are_kept(db: TestDb) { … }
 /// ```
