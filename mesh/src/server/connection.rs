@@ -41,8 +41,8 @@ const BUFFER: usize = 64 << 10;
 /// HTTP/1.1: how long the head of a request may come in, from its first byte. One that stops coming
 /// is an idle connection.
 pub(super) const HEAD: Duration = Duration::from_secs(10);
-/// HTTP/1.1: how long a connection without calls is kept at most. Browsers and pools give theirs up
-/// after 90 s: it is their end that closes, with no request on its way. And to hold many costs little.
+/// HTTP/1.1: how long a connection without calls is kept at most. Longer than pools of clients keep
+/// one (hyper's 90 s), so that their end closes it, with no request on its way.
 const KEPT: Duration = Duration::from_secs(120);
 /// HTTP/2: streams that were reset before they were taken up, or by us for the client's errors.
 const RESETS: (usize, usize) = (20, 256);

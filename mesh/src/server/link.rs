@@ -167,7 +167,7 @@ impl Link {
     /// Bytes came that belong to no call: the head of the next, or what an answer did not wait
     /// for. After a pause it is taken for a new head.
     fn hears(&self, pause: Duration) {
-        let (now, heard) = (self.age() + 1, self.heard.load(Ordering::Relaxed));
+        let (now, heard) = (self.age(clock::instant()) + 1, self.heard.load(Ordering::Relaxed));
         let paused = u128::from(now.saturating_sub(heard)) >= pause.as_millis();
         if paused || self.head.load(Ordering::Relaxed) == 0 {
             self.head.store(now, Ordering::Relaxed);
@@ -185,8 +185,9 @@ impl Link {
         self.read.load(Ordering::Relaxed)
     }
 
-    fn age(&self) -> u64 {
-        let age = clock::instant().saturating_duration_since(self.born).as_millis();
+    /// How old it is at this time, in milliseconds.
+    fn age(&self, at: Instant) -> u64 {
+        let age = at.saturating_duration_since(self.born).as_millis();
         u64::try_from(age).unwrap_or(u64::MAX)
     }
 
@@ -217,7 +218,7 @@ impl Drop for Open {
         if !self.answered && now.saturating_duration_since(self.begun) < RAPID {
             self.link.gave_up();
         }
-        self.link.ended.store(self.link.age(), Ordering::Release);
+        self.link.ended.store(self.link.age(now), Ordering::Release);
         self.link.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
@@ -321,7 +322,8 @@ impl<I: AsyncRead + Unpin> AsyncRead for Metered<I> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
         let read = buf.filled().len().saturating_sub(before);
-        if !this.link.busy() {
+        // Only over HTTP/1.1 a head may come in pieces; elsewhere nobody asks.
+        if this.link.wire == Wire::Http && !this.link.busy() {
             this.link.hears(HEAD);
         }
         count(&this.link.read, read);

@@ -23,9 +23,8 @@ use crate::{grpc::Catalog, store::Store};
 /// # Errors
 /// A port is taken, or the database cannot be opened.
 pub async fn app(config: Config) -> anyhow::Result<App> {
-    let mesh = config.mesh.clone();
-    let pages = Pages::new(mesh.page_key()?);
-    let app = App::new("catalog", proto::DESCRIPTORS, mesh)?;
+    let pages = Pages::new(config.mesh.page_key()?);
+    let app = App::new("catalog", proto::DESCRIPTORS, config.mesh.clone())?;
     let store = Store::connect(&config.database_url).await.context("cannot open the database")?;
     let catalog = Catalog::new(store.clone(), pages);
     Ok(app.store(&store.mesh()).publishes(&store.mesh()).grpc(CatalogServiceServer::new(catalog)))

@@ -36,9 +36,8 @@ const TABLES: [Table; 4] = [
 /// # Errors
 /// A port is taken, or the database cannot be opened.
 pub async fn app(config: Config) -> anyhow::Result<App> {
-    let mesh = config.mesh.clone();
-    let pages = Pages::new(mesh.page_key()?);
-    let app = App::new("inventory", proto::DESCRIPTORS, mesh)?;
+    let pages = Pages::new(config.mesh.page_key()?);
+    let app = App::new("inventory", proto::DESCRIPTORS, config.mesh.clone())?;
     let store = Store::connect(&config.database_url).await.context("cannot open the database")?;
     let inventory = Inventory::new(store.clone(), pages);
     Ok(app

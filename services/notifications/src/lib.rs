@@ -32,9 +32,8 @@ use crate::{events::Inbox, grpc::Notifications, sender::Sender, store::Store};
 /// A setting is wrong, a port is taken, or the database cannot be opened.
 pub async fn app(config: Config) -> anyhow::Result<App> {
     config.check()?;
-    let mesh = config.mesh.clone();
-    let pages = Pages::new(mesh.page_key()?);
-    let app = App::new("notifications", proto::DESCRIPTORS, mesh)?;
+    let pages = Pages::new(config.mesh.page_key()?);
+    let app = App::new("notifications", proto::DESCRIPTORS, config.mesh.clone())?;
     let store = Store::connect(&config.database_url).await.context("cannot open the database")?;
     let db = store.mesh();
     let sender = Sender::new(store.clone(), config.mail_url, config.mail_from);

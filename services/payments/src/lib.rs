@@ -61,9 +61,8 @@ const TABLES: [Table; 4] = [
 /// A setting is wrong, a port is taken, or the database cannot be opened.
 pub async fn app(config: Config) -> anyhow::Result<App> {
     let pace = config.pace()?;
-    let mesh = config.mesh.clone();
-    let page_key = mesh.page_key()?;
-    let app = App::new("payments", proto::DESCRIPTORS, mesh)?;
+    let page_key = config.mesh.page_key()?;
+    let app = App::new("payments", proto::DESCRIPTORS, config.mesh.clone())?;
     let store = Store::connect(&config.database_url, pace).await?;
     let provider = HttpProvider::new(&config.provider_url, config.provider_timeout);
     let resolver = Resolver::new(store.clone(), Arc::new(provider));

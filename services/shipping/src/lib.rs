@@ -55,9 +55,8 @@ const TABLES: [Table; 4] = [
 /// A setting is wrong, a port is taken, or the database cannot be opened.
 pub async fn app(config: Config) -> anyhow::Result<App> {
     let pace = config.pace()?;
-    let mesh = config.mesh.clone();
-    let pages = Pages::new(mesh.page_key()?);
-    let app = App::new("shipping", proto::DESCRIPTORS, mesh)?;
+    let pages = Pages::new(config.mesh.page_key()?);
+    let app = App::new("shipping", proto::DESCRIPTORS, config.mesh.clone())?;
     let store =
         Store::connect(&config.database_url, pace).await.context("cannot open the database")?;
     let carrier = BuiltIn::new(store.mesh().clone(), config.habits());

@@ -38,9 +38,8 @@ use crate::{
 /// # Errors
 /// A port is taken, the database cannot be opened, or a secret cannot be read.
 pub async fn app(config: Config) -> anyhow::Result<App> {
-    let mesh = config.mesh.clone();
-    let pages = Pages::new(mesh.page_key()?);
-    let app = App::new("users", proto::DESCRIPTORS, mesh)?;
+    let pages = Pages::new(config.mesh.page_key()?);
+    let app = App::new("users", proto::DESCRIPTORS, config.mesh.clone())?;
     let store = Store::connect(&config.database_url).await.context("cannot open the database")?;
     let passwords = Passwords::new().await?;
     let ring = Ring::default();

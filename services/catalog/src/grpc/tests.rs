@@ -174,7 +174,7 @@ async fn a_bad_field_is_named() {
         ("variant.price", |r| edit(r).price = euros(-1)),
         ("variant.price", |r| edit(r).price = euros(i64::MAX)),
         ("variant.price", |r| {
-            edit(r).price = Some(Money { currency_code: "XXX".to_owned(), ..Money::default() })
+            edit(r).price = Some(Money { currency_code: "XTS".to_owned(), ..Money::default() })
         }),
         ("request_id", |r| r.request_id = "again".to_owned()),
     ];

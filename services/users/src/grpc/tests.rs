@@ -203,7 +203,7 @@ async fn every_bad_field_of_a_change_is_named() {
         (admin(), with(&|u| u.order_limit = euros(1, -1)), "order_limit", "user.order_limit"),
         (admin(), with(&|u| u.order_limit = euros(i64::MAX, 0)), "order_limit", "user.order_limit"),
         (admin(), with(&|u| u.order_limit = euros(0, 1)), "order_limit", "user.order_limit"),
-        (admin(), with(&|u| u.order_limit = dollars("XXX")), "order_limit", "user.order_limit"),
+        (admin(), with(&|u| u.order_limit = dollars("XTS")), "order_limit", "user.order_limit"),
     ] {
         let status = shop.update(caller, changed, &[path]).await.expect_err(field);
         let expected =

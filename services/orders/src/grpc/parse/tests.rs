@@ -79,7 +79,7 @@ fn every_field_that_is_wrong_is_named() {
         (total(Some(euro(1, 1))), field, "order.expected_total.nanos"),
         (total(Some(euro(i64::MAX, 0))), field, "order.expected_total.units"),
         (
-            total(Some(google::Money { currency_code: "XXX".to_owned(), units: 1, nanos: 0 })),
+            total(Some(google::Money { currency_code: "XTS".to_owned(), units: 1, nanos: 0 })),
             field,
             "order.expected_total.currency_code",
         ),
