@@ -1,6 +1,6 @@
 //! One request from its head to its reply, step by step; each step may refuse it.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, header, request::Parts};
@@ -14,6 +14,7 @@ use crate::{
         auth::{bearer, refusal},
         client_ip::client_ip,
         cors, deadline, headers,
+        limits::take_rest,
         rate_limit::Admitted,
     },
     error::{Error, Failure},
@@ -61,7 +62,9 @@ impl Inner {
         let timeout = deadline::timeout(&parts.headers, self.default_timeout, self.max_timeout);
         let ctx = Ctx::root(timeout.clone().unwrap_or(self.default_timeout), trace);
         let mut seen = Seen::default();
-        let answer = ctx.scope(Box::pin(self.answer(&ctx, &parts, body, timeout, &mut seen))).await;
+        let mut body = pin!(body);
+        let answer = self.answer(&ctx, &parts, body.as_mut(), timeout, &mut seen);
+        let answer = ctx.scope(Box::pin(answer)).await;
         let trace_id = ctx.trace_id();
         let mut response = match answer {
             Ok(response) => response,
@@ -71,6 +74,7 @@ impl Inner {
         if !matches!(response.body(), Content::Stream(_)) {
             observe::answered(&parts.method, &seen.route, response.status(), started, &trace_id);
         }
+        take_rest(&parts.headers, body).await;
         response.map(|content| match content {
             Content::Whole(bytes) => tonic::body::Body::new(http_body_util::Full::new(bytes)),
             Content::Stream(stream) => tonic::body::Body::new(stream),

@@ -30,12 +30,6 @@ const ALLOWED: &[(&str, &str, &str, &str)] = &[
         "looked like an HTTP/1.1 header",
         "RFC 9112, 2.2: where HTTP/1.1 is spoken too it is a malformed request, answered 400 and closed",
     ),
-    (
-        "http2/8.1.2.1",
-        "Sends a HEADERS frame that contains a pseudo-header field as trailers",
-        "DATA Frame (length:",
-        "RFC 9113, 8.1: an answer may be whole before its request is (404 needs no body); what comes behind it is not looked at",
-    ),
 ];
 
 /// One of its cases.

@@ -1,12 +1,19 @@
 //! How large a request may be: refused by its head where that is possible, so that what is too
 //! large stays unread.
 
+use std::{pin::Pin, time::Duration};
+
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header, request::Parts};
 use http_body::Body;
 use http_body_util::BodyExt as _;
+use mesh::deadline::within;
 
 use crate::error::Error;
+
+/// How much of a body is taken in that nobody wants any more, in bytes, and how long it is waited
+/// for.
+const REST: (u64, Duration) = (64 * 1_024, Duration::from_millis(250));
 
 /// The most that a request may bring.
 #[derive(Clone, Copy, Debug)]
@@ -86,4 +93,33 @@ impl Limits {
         }
         Ok(read.freeze())
     }
+}
+
+/// Takes in the rest of a body whose answer is known without it, if it is small and comes soon. An
+/// answer that overtakes its request costs the client the connection (HTTP/1.1) or a reset stream
+/// (HTTP/2), and what is malformed in the rest would go unseen (RFC 9113, section 8.1.1).
+///
+/// Nobody is asked for a body that it keeps back until told to continue (RFC 9110, section
+/// 10.1.1).
+pub(crate) async fn take_rest<B>(headers: &HeaderMap, mut body: Pin<&mut B>)
+where
+    B: Body<Data = Bytes>,
+{
+    let (most, wait) = REST;
+    if body.is_end_stream()
+        || headers.contains_key(header::EXPECT)
+        || body.size_hint().lower() > most
+    {
+        return;
+    }
+    let rest = async {
+        let mut left = most;
+        while let Some(Ok(frame)) = body.frame().await {
+            let taken = frame.data_ref().map_or(0, Bytes::len);
+            let Some(less) = left.checked_sub(taken as u64) else { return };
+            left = less;
+        }
+    };
+    // What has not come by then is left to the connection.
+    let _late = within(mesh::clock::instant() + wait, rest).await;
 }

@@ -24,6 +24,7 @@ use crate::{
 
 mod edge;
 mod replies;
+mod rest;
 mod routing;
 mod streams;
 

@@ -192,45 +192,6 @@ async fn what_is_too_large_is_refused_by_its_head() {
 }
 
 #[tokio::test]
-async fn s40_a_body_that_announces_too_much_stays_unread() {
-    struct Unread;
-    impl Body for Unread {
-        type Data = Bytes;
-        type Error = Infallible;
-        fn poll_frame(
-            self: std::pin::Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-        ) -> std::task::Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            panic!("it is read")
-        }
-    }
-    let bed = Bed::new(Act::Echo);
-    let request = request("POST", "/v1/all", &[("content-length", "10485760")], "").map(|_| Unread);
-    let response = bed.gateway.clone().oneshot(request).await.expect("an answer");
-    assert_eq!(response.status(), 413);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_body_that_does_not_come_is_408() {
-    struct Never;
-    impl Body for Never {
-        type Data = Bytes;
-        type Error = Infallible;
-        fn poll_frame(
-            self: std::pin::Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-        ) -> std::task::Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            std::task::Poll::Pending
-        }
-    }
-    let bed = Bed::new(Act::Echo);
-    let request = request("POST", "/v1/all", &[], "").map(|_| Never);
-    let response = bed.gateway.clone().oneshot(request).await.expect("an answer");
-    assert_eq!(response.status(), 408);
-    assert_eq!(bed.count(), 0);
-}
-
-#[tokio::test]
 async fn what_could_be_read_in_two_ways_is_400() {
     let bed = Bed::new(Act::Echo);
     for headers in [
