@@ -35,6 +35,7 @@ mod policy;
 mod dependency;
 mod call;
 mod kept;
+mod outgoing;
 mod bulkhead;
 mod retry;
 pub mod backoff;
@@ -202,8 +203,8 @@ impl tower::Service<::http::Request<Body>> for Channel {
     }
 
     fn call(&mut self, request: ::http::Request<Body>) -> Self::Future {
-        let callee = Arc::clone(&self.0);
-        Box::pin(async move { Ok(call::call(&callee, request).await) })
+        // One future and no block around it: that would hold the request twice.
+        Box::pin(call::call(Arc::clone(&self.0), request))
     }
 }
 

@@ -26,13 +26,16 @@ use crate::{
     server::Permit,
 };
 
+mod cancel;
 mod inbound;
 mod trace;
 
+use cancel::Cancel;
+
 pub use inbound::Criticality;
 pub(crate) use inbound::Inbound;
-pub(crate) use trace::TRACEPARENT;
 pub use trace::Trace;
+pub(crate) use trace::{TRACEPARENT, TRACEPARENT_NAME};
 
 /// The longest that a call outside of any other call may take.
 pub const ROOT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,7 +54,7 @@ pub struct Ctx {
 #[derive(Debug)]
 struct Inner {
     trace: Trace,
-    cancelled: CancellationToken,
+    cancelled: Cancel,
     tracker: TaskTracker,
     inbound: Inbound,
     caller: OnceLock<Caller>,
@@ -94,29 +97,24 @@ impl Ctx {
     /// A context of its own, for work that no call asked for.
     #[must_use]
     pub fn root(timeout: Duration, trace: Trace) -> Self {
-        Self::new(clock::instant() + timeout, trace, TRACKER.clone(), CancellationToken::new())
+        Self::new(clock::instant() + timeout, trace, TRACKER.clone())
     }
 
-    pub(crate) fn new(
-        deadline: Instant,
-        trace: Trace,
-        tracker: TaskTracker,
-        cancelled: CancellationToken,
-    ) -> Self {
-        Self::served(deadline, trace, tracker, cancelled, Inbound::default())
+    pub(crate) fn new(deadline: Instant, trace: Trace, tracker: TaskTracker) -> Self {
+        Self::served(deadline, trace, tracker, None, Inbound::default())
     }
 
-    /// The context of a call that came in.
+    /// The context of a call that came in, which may also end with `cancelled`.
     pub(crate) fn served(
         deadline: Instant,
         trace: Trace,
         tracker: TaskTracker,
-        cancelled: CancellationToken,
+        cancelled: Option<CancellationToken>,
         inbound: Inbound,
     ) -> Self {
         let inner = Inner {
             trace,
-            cancelled,
+            cancelled: Cancel::new(cancelled),
             tracker,
             inbound,
             caller: OnceLock::new(),
@@ -218,7 +216,7 @@ impl Ctx {
 
     /// Resolves when the caller went away or the deadline passed.
     pub async fn cancelled(&self) {
-        self.inner.cancelled.cancelled().await;
+        self.inner.cancelled.token().cancelled().await;
     }
 
     /// Resolves when the process that serves this call begins to turn callers away, or when the
@@ -257,16 +255,16 @@ impl Ctx {
     }
 
     /// Lets the limit of calls at once learn from this call.
-    pub(crate) fn sample(&self) {
+    pub(crate) fn sample(&self, now: Instant) {
         let place = self.inner.place.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = &*place {
-            place.sample();
+            place.sample(now);
         }
     }
 
     /// The same, to be kept beside what it may end.
     pub(crate) fn cut(&self) -> WaitForCancellationFutureOwned {
-        self.inner.cancelled.clone().cancelled_owned()
+        self.inner.cancelled.token().clone().cancelled_owned()
     }
 
     pub(crate) fn cancel(&self) {
@@ -364,8 +362,7 @@ where
     let parent = Ctx::current();
     let tracker = parent.as_ref().map_or_else(|| TRACKER.clone(), |ctx| ctx.inner.tracker.clone());
     let trace = parent.as_ref().map_or_else(Trace::new, |ctx| ctx.trace().child());
-    let ctx =
-        Ctx::new(clock::instant() + timeout, trace, tracker.clone(), CancellationToken::new());
+    let ctx = Ctx::new(clock::instant() + timeout, trace, tracker.clone());
     if let Some(caller) = parent.as_ref().and_then(Ctx::caller) {
         ctx.set_caller(caller.clone());
     }

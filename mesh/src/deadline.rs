@@ -11,13 +11,14 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use tokio::time::{Instant, Sleep};
 
 use crate::clock;
 
 /// The header that says how much time is left.
-pub(crate) static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub(crate) static TIMEOUT: HeaderName = HeaderName::from_static(TIMEOUT_NAME);
+pub(crate) const TIMEOUT_NAME: &str = "grpc-timeout";
 
 /// The deadline passed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,7 +36,19 @@ pin_project_lite::pin_project! {
         #[pin]
         inner: F,
         #[pin]
-        late: Sleep,
+        late: Timer,
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A time to come. It is waited for only where there is something to wait for, and most of a
+    /// call does not wait: until then this is an instant, and nobody's timer.
+    pub(crate) struct Timer {
+        at: Instant,
+        // Whoever set it has just looked at the clock.
+        set: bool,
+        #[pin]
+        sleep: Option<Sleep>,
     }
 }
 
@@ -50,15 +63,38 @@ impl<F: Future> Future for Within<F> {
     }
 }
 
+// === impl Timer ===
+
+impl Timer {
+    pub(crate) fn new(at: Instant) -> Self {
+        Self { at, set: true, sleep: None }
+    }
+
+    /// Whether its time has come since it was asked before.
+    pub(crate) fn has_passed(self: Pin<&mut Self>) -> bool {
+        let this = self.project();
+        !std::mem::take(this.set) && *this.at <= clock::instant()
+    }
+
+    /// Waits for it.
+    pub(crate) fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut this = self.project();
+        if this.sleep.is_none() {
+            this.sleep.set(Some(tokio::time::sleep_until(*this.at)));
+        }
+        this.sleep.as_pin_mut().map_or(Poll::Pending, |sleep| sleep.poll(cx))
+    }
+}
+
 /// What `poll` gives, if the time of a timer has not come.
 pub(crate) fn poll_within<T>(
-    late: Pin<&mut Sleep>,
+    mut late: Pin<&mut Timer>,
     cx: &mut Context<'_>,
     poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
 ) -> Poll<Result<T, Late>> {
     // Lateness first: an answer that becomes ready together with the timer is late, and
     // says so every time, not in some of the runs.
-    if has_passed(&late) {
+    if late.as_mut().has_passed() {
         return Poll::Ready(Err(Late));
     }
     match poll(cx) {
@@ -67,15 +103,9 @@ pub(crate) fn poll_within<T>(
     }
 }
 
-/// Whether the time of a timer has come. A look at the clock costs less than setting a timer:
-/// that is done only once there is something to wait for, and most of a call does not wait.
-pub(crate) fn has_passed(late: &Sleep) -> bool {
-    late.deadline() <= clock::instant()
-}
-
 /// Ends `future` at `deadline`.
 pub fn within<F: Future>(deadline: Instant, future: F) -> Within<F> {
-    Within { inner: future, late: tokio::time::sleep_until(deadline) }
+    Within { inner: future, late: Timer::new(deadline) }
 }
 
 /// What a call may use of the `left` time of the call that makes it: the rest, between 1 and
@@ -86,21 +116,38 @@ pub fn for_child(left: Duration) -> Duration {
     left.saturating_sub(margin)
 }
 
-/// Writes the time left as `grpc-timeout`: microseconds, beyond eight digits the next coarser
-/// unit, always rounded down. `None` when nothing is left: such a call is not sent.
+/// The time left as `grpc-timeout` has it: microseconds, from a second milliseconds, beyond eight
+/// digits the next coarser unit, always rounded down. `None` when nothing is left: such a call is
+/// not sent.
 #[must_use]
 pub fn encode(left: Duration) -> Option<String> {
+    let value = header(left)?;
+    value.to_str().ok().map(str::to_owned)
+}
+
+/// The same as a header. Every call has one, and a connection remembers those of the last calls: of
+/// a long time, calls that follow each other have the same.
+pub(crate) fn header(left: Duration) -> Option<HeaderValue> {
     const LARGEST: u128 = 99_999_999;
+    const SECOND: u128 = 1_000_000;
     let micros = left.as_micros();
     if micros == 0 {
         return None;
     }
-    let (number, unit) = [(1, 'u'), (1_000, 'm'), (1_000_000, 'S'), (60_000_000, 'M')]
+    let (number, unit) = [(1, b'u'), (1_000, b'm'), (1_000_000, b'S'), (60_000_000, b'M')]
         .into_iter()
         .map(|(each, unit)| (micros / each, unit))
-        .find(|(number, _)| *number <= LARGEST)
-        .unwrap_or((LARGEST.min(micros / 3_600_000_000), 'H'));
-    Some(format!("{number}{unit}"))
+        .find(|(number, unit)| *number <= LARGEST && (*unit != b'u' || *number < SECOND))
+        .unwrap_or((LARGEST.min(micros / 3_600_000_000), b'H'));
+    let mut left = u32::try_from(number).ok()?;
+    let mut text = [unit; 9];
+    let mut from = 8;
+    while from == 8 || left > 0 {
+        from -= 1;
+        text[from] = b'0' + u8::try_from(left % 10).ok()?;
+        left /= 10;
+    }
+    HeaderValue::from_bytes(&text[from..]).ok()
 }
 
 /// Reads `grpc-timeout`.
@@ -135,8 +182,10 @@ mod tests {
         for (left, expected) in [
             (Duration::from_nanos(999), None),
             (Duration::from_nanos(1_999), Some("1u")),
-            (Duration::from_micros(99_999_999), Some("99999999u")),
-            (Duration::from_micros(100_000_999), Some("100000m")),
+            (Duration::from_micros(999_999), Some("999999u")),
+            (Duration::from_micros(1_000_999), Some("1000m")),
+            (Duration::from_millis(99_999_999), Some("99999999m")),
+            (Duration::from_millis(100_000_999), Some("100000S")),
             (Duration::from_secs(99_999_999), Some("99999999S")),
             (Duration::from_secs(100_000_000), Some("1666666M")),
             (Duration::MAX, Some("99999999H")),

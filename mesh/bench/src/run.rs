@@ -106,8 +106,9 @@ pub fn progress(line: &str) {
     eprintln!("    {line}");
 }
 
+/// The figures of a program.
 #[expect(clippy::print_stdout, reason = "the figures of a command line program")]
-fn say(figures: Value) {
+pub fn say(figures: Value) {
     println!("{figures}");
 }
 

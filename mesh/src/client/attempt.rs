@@ -45,8 +45,8 @@ impl Attempt {
         callee: &Arc<Callee>,
         method: &Arc<Method>,
         had: Duration,
+        now: Instant,
     ) -> Result<Self, Failure> {
-        let now = clock::instant();
         if method.policy.throttle && !callee.throttle.admits(fastrand::f64(), now) {
             return Err(Failure::Throttled(callee.name.to_string()));
         }
@@ -69,7 +69,7 @@ impl Attempt {
     }
 
     /// How an answer with these headers, or trailers, ends it.
-    pub(super) fn end_of(&self, code: Code, headers: &HeaderMap) -> End {
+    pub(super) fn end_of(&self, code: Code, headers: &HeaderMap, now: Instant) -> End {
         let marked = marks::are_in(headers);
         let refused = if marked { headers.get(marks::REFUSED) } else { None };
         if refused.is_some_and(|why| why == marks::BUDGET) {
@@ -80,17 +80,20 @@ impl Attempt {
         if code == Code::ResourceExhausted && silent {
             return End::Quota;
         }
-        let late = self.began.elapsed() >= self.had;
-        End::of(code, self.had, self.fair(), late)
+        if code == Code::Ok {
+            return End::Answered(code);
+        }
+        let late = now.saturating_duration_since(self.began) >= self.had;
+        End::of(code, self.had, self.fair(now), late)
     }
 
     /// How it ends if nothing came in its time.
-    pub(super) fn late(&self) -> End {
-        End::Late { had: self.had, fair: self.fair() }
+    pub(super) fn late(&self, now: Instant) -> End {
+        End::Late { had: self.had, fair: self.fair(now) }
     }
 
-    fn fair(&self) -> Duration {
-        classify::fair(self.method.latency.quantile(50, clock::instant()))
+    fn fair(&self, now: Instant) -> Duration {
+        classify::fair(self.method.latency.quantile(50, now))
     }
 
     /// The first message of a stream came: a probe need not wait for the last.
@@ -111,8 +114,8 @@ impl Attempt {
     }
 
     /// Tells everybody how it ended. Only the first end counts.
-    pub(super) fn end(&mut self, end: End, said: Said) -> Outcome {
-        let (outcome, took) = self.judge(end, said);
+    pub(super) fn end(&mut self, end: End, said: Said, now: Instant) -> Outcome {
+        let (outcome, took) = self.judge(end, said, now);
         if let Some(mut pick) = self.pick.take() {
             match (outcome.endpoint, said.pushback.after()) {
                 (EndpointVerdict::Hard, Some(after)) => pick.push_back(after),
@@ -123,14 +126,19 @@ impl Attempt {
     }
 
     /// The same for one that was given up while it was on its way.
-    pub(super) fn end_without_answer(&mut self, end: End, tried: &mut Tried) -> Outcome {
-        let (outcome, took) = self.judge(end, Said::NOTHING);
+    pub(super) fn end_without_answer(
+        &mut self,
+        end: End,
+        tried: &mut Tried,
+        now: Instant,
+    ) -> Outcome {
+        let (outcome, took) = self.judge(end, Said::NOTHING, now);
         tried.report(outcome.endpoint, took);
         outcome
     }
 
-    fn judge(&mut self, end: End, said: Said) -> (Outcome, Duration) {
-        let (outcome, now) = (end.outcome(), clock::instant());
+    fn judge(&mut self, end: End, said: Said, now: Instant) -> (Outcome, Duration) {
+        let outcome = end.outcome();
         let took = now.saturating_duration_since(self.began);
         let Some(leave) = self.leave.take() else { return (outcome, took) };
         let slow = took > self.had / 2;

@@ -16,6 +16,7 @@ use super::{
     balance::Balance,
     connect,
     endpoint::{Endpoints, Tried},
+    outgoing::Outgoing,
 };
 use crate::{
     clock,
@@ -66,7 +67,8 @@ impl tower::Service<Request<Body>> for Bare {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let endpoints = Arc::clone(&self.0);
         Box::pin(async move {
-            match endpoints.send(request, clock::instant() + TIME, &mut Tried::default()).await {
+            let (mut request, now) = (Some(request.map(Outgoing::Streamed)), clock::instant());
+            match endpoints.send(&mut request, (now, now + TIME), &mut Tried::default()).await {
                 Ok((response, _pick)) => Ok(response.map(Body::new)),
                 Err(error) => Err(status::of(&error.failure("bare"))),
             }

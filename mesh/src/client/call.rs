@@ -4,7 +4,7 @@
 //! in each of them the throttle and the breaker, and then an instance. Plain code around state
 //! machines: a local refusal at any step is the answer, unless something was sent before.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
@@ -18,7 +18,8 @@ use super::{
     cancel,
     classify::End,
     endpoint::{SendError, Tried},
-    kept::Kept,
+    kept::{self, Kept},
+    outgoing::Outgoing,
     reply::Watch,
     retry::{self, Failed, Next, Pushback},
 };
@@ -47,7 +48,7 @@ pub(super) struct Call {
 /// What came of an attempt.
 pub(super) enum Came {
     /// The head of an answer: the call is bound to it.
-    Head(Response<Incoming>, Box<Attempt>),
+    Head(Response<Incoming>, Attempt),
     /// An end.
     Ended(Box<Ended>),
     /// It was not made.
@@ -63,18 +64,21 @@ pub(super) struct Ended {
     begun: bool,
     pushback: Pushback,
     /// The request, where it came back.
-    unsent: Option<Box<Request<Body>>>,
+    unsent: Option<Box<Request<Outgoing>>>,
 }
 
 /// Never fails: what goes wrong is a failing status, as if the callee had answered it.
-pub(super) async fn call(callee: &Arc<Callee>, mut request: Request<Body>) -> Response<Body> {
+pub(super) async fn call(
+    callee: Arc<Callee>,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, Infallible> {
     let started = clock::instant();
     let method = callee.method(request.uri().path().trim_start_matches('/'));
     let ctx = request.extensions_mut().remove::<Ctx>().unwrap_or_else(Ctx::current_or_root);
     let limit = request.extensions_mut().remove::<Limit>();
     let long = request.extensions_mut().remove::<Long>().is_some();
 
-    let mut left = deadline::for_child(ctx.time_left());
+    let mut left = deadline::for_child(ctx.deadline().saturating_duration_since(started));
     // A stream lasts as long as its call.
     let longest = method.policy.longest.filter(|_| method.facts.unary);
     for most in [limit.map(|limit| limit.0), longest].into_iter().flatten() {
@@ -82,7 +86,7 @@ pub(super) async fn call(callee: &Arc<Callee>, mut request: Request<Body>) -> Re
     }
     let ends = started + left;
     let watch = Watch {
-        callee: Arc::clone(callee),
+        callee: Arc::clone(&callee),
         method: Arc::clone(&method),
         ctx: ctx.clone(),
         started,
@@ -91,34 +95,35 @@ pub(super) async fn call(callee: &Arc<Callee>, mut request: Request<Body>) -> Re
     // What cannot be over in time is not begun: at the callee it would only cost.
     let least = method.latency.least(started).unwrap_or_default();
     if left.as_micros() == 0 || left < least {
-        return watch.refused(&Failure::Deadline);
+        return Ok(watch.refused(&Failure::Deadline));
     }
     let places = match deadline::within(ends, callee.enter(&method)).await {
         Ok(Ok(places)) => places,
-        Ok(Err(_full)) => return watch.refused(&Failure::Full(callee.name.to_string())),
-        Err(deadline::Late) => return watch.refused(&Failure::Deadline),
+        Ok(Err(_full)) => return Ok(watch.refused(&Failure::Full(callee.name.to_string()))),
+        Err(deadline::Late) => return Ok(watch.refused(&Failure::Deadline)),
     };
-    identify(request.headers_mut(), &ctx, callee);
+    callee.budget.call(started);
     let (kept, held) = if method.facts.unary && !long {
-        match deadline::within(ends, Kept::whole(request)).await {
-            Ok(Ok(kept)) => (kept, None),
+        let (head, mut body) = request.into_parts();
+        match deadline::within(ends, kept::read(&mut body)).await {
+            Ok(Ok(read)) => (Kept::new(Request::from_parts(head, ()), read, body), None),
             Ok(Err(status)) => {
                 let code = status.code();
-                return watch.ended(status.into_http(), code);
+                return Ok(watch.ended(status.into_http(), code));
             }
-            Err(deadline::Late) => return watch.refused(&Failure::Deadline),
+            Err(deadline::Late) => return Ok(watch.refused(&Failure::Deadline)),
         }
     } else {
         let (request, held) = cancel::tie(request);
         (Kept::once(request), Some(held))
     };
     let repeatable = method.facts.unary && method.facts.idempotent && ctx.attempt() <= 1;
-    let call = Call { callee: Arc::clone(callee), method, ctx, ends, long, repeatable };
+    let call = Call { callee, method, ctx, ends, long, repeatable };
     let response = call.attempts(kept, watch, places).await;
-    match held {
+    Ok(match held {
         Some(held) => held.by(response),
         None => response,
-    }
+    })
 }
 
 // === impl Call ===
@@ -126,20 +131,22 @@ pub(super) async fn call(callee: &Arc<Callee>, mut request: Request<Body>) -> Re
 impl Call {
     /// One attempt after the other, until one is the answer.
     async fn attempts(self, mut kept: Kept, watch: Watch, places: Places) -> Response<Body> {
-        self.callee.budget.call(clock::instant());
         let mut tried = Tried::default();
         let mut before: Option<Box<Ended>> = None;
         let mut number = 1;
         loop {
             let came = match self.hedge(number, &kept) {
                 Some(after) => Box::pin(self.hedged(after, &mut kept, &mut tried)).await,
-                None => self.attempt(number, kept.request(), &mut tried).await,
+                None => {
+                    let mut request = kept.request();
+                    self.attempt(number, &mut request, &mut tried).await
+                }
             };
             let mut ended = match came {
                 Came::Head(response, attempt) => {
                     // A stream that lasts has its place on a connection, and needs none here.
                     let places = (!self.long).then_some(places);
-                    return watch.response(response, *attempt, places);
+                    return watch.response(response, attempt, places);
                 }
                 Came::Refused(failure) => match before {
                     Some(ended) => return self.over(*ended, number, watch),
@@ -173,35 +180,38 @@ impl Call {
         }
     }
 
-    /// One attempt.
+    /// One attempt, with a request that is taken when it is sent: each future on the way would
+    /// otherwise have room for it twice.
     pub(super) async fn attempt(
         &self,
         number: u32,
-        request: Option<Request<Body>>,
+        request: &mut Option<Request<Outgoing>>,
         tried: &mut Tried,
     ) -> Came {
         let now = clock::instant();
         let had = self.time(number, now);
-        let Some(mut request) = request.filter(|_| had.as_micros() > 0) else {
+        let Some(head) = request.as_mut().filter(|_| had.as_micros() > 0) else {
             return Came::Refused(Failure::Deadline);
         };
+        let headers = head.headers_mut();
         let ends = now + had;
-        let mut attempt = match Attempt::begin(&self.callee, &self.method, had) {
+        let mut attempt = match Attempt::begin(&self.callee, &self.method, had, now) {
             Ok(attempt) => attempt,
             Err(failure) => return Came::Refused(failure),
         };
-        self.say(request.headers_mut(), number);
+        self.say(headers, number);
+        self.identify(headers);
         let endpoints = &self.callee.endpoints;
         let sent = if self.long {
-            deadline::within(ends, endpoints.stream(request, ends, tried)).await
+            deadline::within(ends, Box::pin(endpoints.stream(request, (now, ends), tried))).await
         } else {
-            deadline::within(ends, endpoints.send(request, ends, tried)).await
+            deadline::within(ends, endpoints.send(request, (now, ends), tried)).await
         };
         match sent {
             Ok(Ok((response, pick))) => {
                 attempt.went(pick);
                 match marks::code(response.headers()) {
-                    None => Came::Head(response, Box::new(attempt)),
+                    None => Came::Head(response, attempt),
                     // Trailers-only: the status stands in the head.
                     Some(code) => Came::Ended(self.answered(response, code, attempt)),
                 }
@@ -209,8 +219,9 @@ impl Call {
             Ok(Err(error)) => self.not_sent(error, attempt),
             Err(deadline::Late) if tried.address().is_none() => Came::Refused(Failure::Deadline),
             Err(deadline::Late) => {
-                let end = attempt.late();
-                attempt.end_without_answer(end, tried);
+                let now = clock::instant();
+                let end = attempt.late(now);
+                attempt.end_without_answer(end, tried, now);
                 Came::Ended(Self::failed(&Failure::Deadline, end))
             }
         }
@@ -223,8 +234,9 @@ impl Call {
         mut attempt: Attempt,
     ) -> Box<Ended> {
         let headers = response.headers_mut();
-        let (end, said) = (attempt.end_of(code, headers), Said::of(code, headers));
-        attempt.end(end, said);
+        let now = clock::instant();
+        let (end, said) = (attempt.end_of(code, headers, now), Said::of(code, headers));
+        attempt.end(end, said, now);
         if matches!(end, End::Late { .. }) && code != Code::DeadlineExceeded {
             // Some libraries say `CANCELLED` of a deadline; ours do not pass that on.
             return Self::failed(&Failure::Deadline, end);
@@ -248,7 +260,7 @@ impl Call {
                 let (instance, address) = (pick.id(), pick.address());
                 tracing::debug!(callee, instance, %address, %error, "an attempt broke off");
                 attempt.went(pick);
-                attempt.end(End::Broken, Said::NOTHING);
+                attempt.end(End::Broken, Said::NOTHING, clock::instant());
                 Came::Ended(Self::failed(&failure, End::Broken))
             }
         }
@@ -325,20 +337,20 @@ impl Call {
             text(marks::ATTEMPTS, &before.to_string());
         }
     }
-}
 
-/// Says who we are and for whom we ask.
-fn identify(headers: &mut HeaderMap, ctx: &Ctx, callee: &Callee) {
-    // Whoever brings an `authorization` (the gateway does) speaks in that name alone.
-    if headers.contains_key(header::AUTHORIZATION) {
-        return;
-    }
-    let Some(own) = callee.sign_in.header() else { return };
-    headers.insert(header::AUTHORIZATION, own);
-    let user = ctx.caller().and_then(|caller| caller.token.as_deref());
-    if let Some(mut user) = user.and_then(|token| HeaderValue::try_from(token).ok()) {
-        user.set_sensitive(true);
-        headers.insert(ON_BEHALF_OF, user);
+    /// Says who we are and for whom we ask.
+    fn identify(&self, headers: &mut HeaderMap) {
+        // Whoever brings an `authorization` (the gateway does) speaks in that name alone.
+        if headers.contains_key(header::AUTHORIZATION) {
+            return;
+        }
+        let Some(own) = self.callee.sign_in.header() else { return };
+        headers.insert(header::AUTHORIZATION, own);
+        let user = self.ctx.caller().and_then(|caller| caller.token.as_deref());
+        if let Some(mut user) = user.and_then(|token| HeaderValue::try_from(token).ok()) {
+            user.set_sensitive(true);
+            headers.insert(ON_BEHALF_OF, user);
+        }
     }
 }
 

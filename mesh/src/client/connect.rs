@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use super::outgoing::Outgoing;
+use crate::{registry::Address, tls};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
@@ -18,9 +20,6 @@ use tokio::{
     net::TcpStream,
     sync::oneshot,
 };
-use tonic::body::Body;
-
-use crate::{registry::Address, tls};
 
 /// What connections are like.
 #[derive(Clone, Debug)]
@@ -59,7 +58,7 @@ pub(crate) type Hosts = Arc<
 
 /// An open connection.
 pub(super) struct Connected {
-    pub(super) sender: SendRequest<Body>,
+    pub(super) sender: SendRequest<Outgoing>,
     /// How many streams the peer admits at once.
     pub(super) admits: Arc<AtomicUsize>,
     /// Has to be awaited for requests to go out; ends with the connection, or with the last

@@ -8,19 +8,19 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Request, Response, Uri, uri};
+use http::{Request, Response, Uri, uri};
 use hyper::body::Incoming;
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
 use tokio_util::sync::DropGuard;
-use tonic::body::Body;
 
 use super::{
     balance::Balance,
     classify::{self, Loss},
     connect, long,
+    outgoing::Outgoing,
 };
 use crate::{clock, deadline, registry::Snapshot, telemetry};
 
@@ -98,32 +98,33 @@ impl Endpoints {
         Self { set, _close: close.drop_guard() }
     }
 
-    /// One attempt at `request`, which has until `ends`: at an instance that is not among `tried`,
-    /// if there is another.
+    /// One attempt at `request`, from now until it has to end: at an instance that is not among
+    /// `tried`, if there is another.
     ///
-    /// If this future is dropped, `tried` still knows where the attempt went.
+    /// The request is taken as it is sent. If this future is dropped, `tried` still knows where the
+    /// attempt went.
     ///
     /// # Errors
     /// [`SendError`] says whether the request may have been carried out.
     pub(super) async fn send(
         &self,
-        mut request: Request<Body>,
-        ends: Instant,
+        request: &mut Option<Request<Outgoing>>,
+        (now, ends): (Instant, Instant),
         tried: &mut Tried,
     ) -> Result<(Response<Incoming>, Pick), SendError> {
         tried.next();
-        let fails = clock::instant() + self.set.settings.failfast;
         let mut back = Tried::default();
         loop {
-            let pick = self.set.pick(tried, &back, fails).await;
+            let pick = self.set.pick(tried, &back, now).await;
             let mut pick = pick.ok_or(SendError::Down)?;
             // It closed while it was picked: another one will do.
             let Some(mut sender) = pick.over_line() else { continue };
-            target(&mut request, &pick.instance.authority, ends);
+            let mut sent = request.take().ok_or(SendError::Refused)?;
+            target(&mut sent, &pick.instance.authority, ends);
             tried.begin(&pick);
-            match sender.try_send_request(request).await {
+            match sender.try_send_request(sent).await {
                 Ok(response) => return Ok((response, pick)),
-                Err(error) => request = unsent(error, pick, tried, &mut back)?,
+                Err(error) => *request = Some(unsent(error, pick, tried, &mut back)?),
             }
         }
     }
@@ -131,32 +132,33 @@ impl Endpoints {
     /// The same over a connection for long streams.
     pub(super) async fn stream(
         &self,
-        mut request: Request<Body>,
-        ends: Instant,
+        request: &mut Option<Request<Outgoing>>,
+        (now, ends): (Instant, Instant),
         tried: &mut Tried,
     ) -> Result<(Response<Incoming>, Pick), SendError> {
         tried.next();
-        let fails = clock::instant() + self.set.settings.failfast;
         let mut back = Tried::default();
         let settings = self.set.settings.connect.clone();
         let settings = connect::Settings { windows: long::WINDOWS, ..settings };
         loop {
             // Where short calls arrive there is an instance that answers.
-            let pick = self.set.pick(tried, &back, fails).await;
+            let pick = self.set.pick(tried, &back, now).await;
             let mut pick = pick.ok_or(SendError::Down)?;
             let Some(lane) = pick.instance.lane(&settings).await else {
                 if back.has(&pick.instance) {
-                    return Err(SendError::Unsent(Box::new(request)));
+                    let unsent = request.take().ok_or(SendError::Refused)?;
+                    return Err(SendError::Unsent(Box::new(unsent)));
                 }
                 back.begin(&pick);
                 continue;
             };
             let mut sender = pick.over_lane(lane);
-            target(&mut request, &pick.instance.authority, ends);
+            let mut sent = request.take().ok_or(SendError::Refused)?;
+            target(&mut sent, &pick.instance.authority, ends);
             tried.begin(&pick);
-            match sender.try_send_request(request).await {
+            match sender.try_send_request(sent).await {
                 Ok(response) => return Ok((response, pick)),
-                Err(error) => request = unsent(error, pick, tried, &mut back)?,
+                Err(error) => *request = Some(unsent(error, pick, tried, &mut back)?),
             }
         }
     }
@@ -174,11 +176,11 @@ impl Endpoints {
 
 /// The request, if it was not sent and may go on; what that means, if not.
 fn unsent(
-    mut error: hyper::client::conn::TrySendError<Request<Body>>,
+    mut error: hyper::client::conn::TrySendError<Request<Outgoing>>,
     pick: Pick,
     tried: &mut Tried,
     back: &mut Tried,
-) -> Result<Request<Body>, SendError> {
+) -> Result<Request<Outgoing>, SendError> {
     let Some(unsent) = error.take_message() else {
         let error = error.into_error();
         if classify::loss(&error) == Loss::NotBegun {
@@ -199,11 +201,10 @@ fn unsent(
 
 /// Gives a request the scheme and the authority of the instance it goes to, and says how much
 /// time it has left: less than before, if it waited for a connection.
-fn target(request: &mut Request<Body>, authority: &uri::Authority, ends: Instant) {
+fn target(request: &mut Request<Outgoing>, authority: &uri::Authority, ends: Instant) {
     // Whoever calls ends with `ends`: that little is left now.
     let left = ends.saturating_duration_since(clock::instant()).max(Duration::from_micros(1));
-    let left = deadline::encode(left).and_then(|left| HeaderValue::try_from(left).ok());
-    if let Some(left) = left {
+    if let Some(left) = deadline::header(left) {
         request.headers_mut().insert(&deadline::TIMEOUT, left);
     }
     let uri = request.uri_mut();

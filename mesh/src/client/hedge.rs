@@ -26,7 +26,8 @@ impl Call {
     /// Two attempts, the second `after` a while: the first answer counts, the other attempt is
     /// dropped, which cancels it.
     pub(super) async fn hedged(&self, after: Duration, kept: &mut Kept, tried: &mut Tried) -> Came {
-        let first = self.attempt(1, kept.request(), tried);
+        let mut request = kept.request();
+        let first = self.attempt(1, &mut request, tried);
         tokio::pin!(first);
         tokio::select! {
             biased;
@@ -38,7 +39,8 @@ impl Call {
         }
         callee::count(&telemetry::metrics().hedges, &self.callee.name);
         let mut elsewhere = Tried::default();
-        let second = self.attempt(2, kept.request(), &mut elsewhere);
+        let mut request = kept.request();
+        let second = self.attempt(2, &mut request, &mut elsewhere);
         tokio::pin!(second);
         tokio::select! {
             biased;

@@ -17,6 +17,8 @@ const REMEMBERED: u32 = 1_024;
 const ENOUGH: u32 = 10;
 /// How many samples must be there before a call is refused because of them.
 const SURE: u32 = 50;
+/// What every call asks for is looked for again after so many samples.
+const STRIDE: u32 = 8;
 /// After each such time without a sample the estimates are halved: whoever refuses calls because
 /// of them gets no samples, and must find out again.
 const HALVES: Duration = Duration::from_secs(10);
@@ -30,6 +32,8 @@ struct Inner {
     mean: Duration,
     counts: [u32; BUCKETS],
     all: u32,
+    /// What only a quarter of the attempts are faster than.
+    quarter: Duration,
     last: Option<Instant>,
 }
 
@@ -37,8 +41,13 @@ struct Inner {
 
 impl Latency {
     pub(super) fn new() -> Self {
-        let inner = Inner { mean: Duration::ZERO, counts: [0; BUCKETS], all: 0, last: None };
-        Self(Mutex::new(inner))
+        Self(Mutex::new(Inner {
+            mean: Duration::ZERO,
+            counts: [0; BUCKETS],
+            all: 0,
+            quarter: Duration::ZERO,
+            last: None,
+        }))
     }
 
     /// Takes note of an attempt that was answered.
@@ -60,19 +69,22 @@ impl Latency {
         if inner.all >= REMEMBERED {
             inner.halve(1);
         }
+        if inner.all == SURE || inner.all.is_multiple_of(STRIDE) {
+            inner.quarter = inner.at(25).unwrap_or_default();
+        }
     }
 
     /// What an attempt takes; nothing while it is not known.
     pub(super) fn expected(&self, now: Instant) -> Duration {
         let inner = self.lock();
-        inner.mean / 2_u32.saturating_pow(inner.halvings(now))
+        inner.lately(inner.mean, now)
     }
 
     /// What only a quarter of the attempts are faster than, once there are enough to refuse a call
     /// that has less time. Not the mean: some calls of a method may wait on purpose.
     pub(super) fn least(&self, now: Instant) -> Option<Duration> {
-        let sure = self.lock().all >= SURE;
-        sure.then(|| self.quantile(25, now)).flatten()
+        let inner = self.lock();
+        (inner.all >= SURE).then(|| inner.lately(inner.quarter, now))
     }
 
     /// The time within which `percent` of the attempts end.
@@ -81,13 +93,7 @@ impl Latency {
         if inner.all < ENOUGH {
             return None;
         }
-        let rank = (u64::from(inner.all) * u64::from(percent)).div_ceil(100);
-        let mut seen = 0;
-        let at = inner.counts.iter().position(|count| {
-            seen += u64::from(*count);
-            seen >= rank
-        })?;
-        Some(middle(at) / 2_u32.saturating_pow(inner.halvings(now)))
+        Some(inner.lately(inner.at(percent)?, now))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -98,6 +104,24 @@ impl Latency {
 // === impl Inner ===
 
 impl Inner {
+    fn at(&self, percent: u32) -> Option<Duration> {
+        let rank = (u64::from(self.all) * u64::from(percent)).div_ceil(100);
+        let mut seen = 0;
+        let at = self.counts.iter().position(|count| {
+            seen += u64::from(*count);
+            seen >= rank
+        })?;
+        Some(middle(at))
+    }
+
+    /// What is left of an estimate that nothing confirmed for a while.
+    fn lately(&self, estimate: Duration, now: Instant) -> Duration {
+        match self.halvings(now) {
+            0 => estimate,
+            halvings => estimate / 2_u32.saturating_pow(halvings),
+        }
+    }
+
     fn halvings(&self, now: Instant) -> u32 {
         let idle = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
         u32::try_from(idle.as_secs() / HALVES.as_secs()).unwrap_or(u32::MAX)

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::Frame;
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use tonic::{Code, Status, body::Body};
 
 use super::{
@@ -45,7 +45,7 @@ pin_project_lite::pin_project! {
         #[pin]
         inner: Incoming,
         #[pin]
-        late: Sleep,
+        late: deadline::Timer,
         watch: Option<Watch>,
         attempt: Attempt,
         places: Option<Places>,
@@ -65,7 +65,7 @@ impl Watch {
         self.take_in(response.headers_mut());
         let ends = self.ends;
         response.map(|inner| {
-            let late = tokio::time::sleep_until(ends);
+            let late = deadline::Timer::new(ends);
             Body::new(Reply { inner, late, watch: Some(self), attempt, places })
         })
     }
@@ -75,7 +75,7 @@ impl Watch {
         if code != Code::Ok {
             marks::from(response.headers_mut(), &self.callee.name);
         }
-        self.record(code);
+        self.record(code, clock::instant());
         response
     }
 
@@ -107,8 +107,8 @@ impl Watch {
         }
     }
 
-    pub(super) fn record(&self, code: Code) {
-        let took = clock::instant().saturating_duration_since(self.started).as_secs_f64();
+    fn record(&self, code: Code, now: Instant) {
+        let took = now.saturating_duration_since(self.started).as_secs_f64();
         if code == Code::Ok {
             self.method.answered.observe(took);
             return;
@@ -136,19 +136,21 @@ impl http_body::Body for Reply {
         let inner = this.inner;
         let polled = deadline::poll_within(this.late, cx, |cx| inner.poll_frame(cx));
         let (failure, end) = match std::task::ready!(polled) {
-            Err(deadline::Late) => (Failure::Deadline, this.attempt.late()),
+            Err(deadline::Late) => (Failure::Deadline, this.attempt.late(clock::instant())),
             Ok(Some(Ok(mut frame))) => {
                 let Some(trailers) = frame.trailers_mut() else {
                     this.attempt.heard();
                     return Poll::Ready(Some(Ok(frame)));
                 };
                 let code = marks::code(trailers).unwrap_or(Code::Unknown);
-                this.attempt.end(this.attempt.end_of(code, trailers), Said::of(code, trailers));
+                let now = clock::instant();
+                let end = this.attempt.end_of(code, trailers, now);
+                this.attempt.end(end, Said::of(code, trailers), now);
                 watch.take_in(trailers);
                 if code != Code::Ok {
                     marks::from(trailers, &watch.callee.name);
                 }
-                watch.record(code);
+                watch.record(code, now);
                 (*this.watch, *this.places) = (None, None);
                 return Poll::Ready(Some(Ok(frame)));
             }
@@ -157,10 +159,11 @@ impl http_body::Body for Reply {
                 (Failure::Broken(watch.callee.name.to_string()), End::Broken)
             }
         };
-        this.attempt.end(end, Said::NOTHING);
+        let now = clock::instant();
+        this.attempt.end(end, Said::NOTHING, now);
         let mut status = status::of(&failure);
         status::from(&mut status, &watch.callee.name);
-        watch.record(status.code());
+        watch.record(status.code(), now);
         (*this.watch, *this.places) = (None, None);
         Poll::Ready(Some(Err(status)))
     }

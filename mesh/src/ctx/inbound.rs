@@ -1,5 +1,7 @@
 //! What comes with a call beside its deadline, its trace and its caller.
 
+use std::sync::LazyLock;
+
 use tokio_util::sync::CancellationToken;
 
 /// What came with a call beside its deadline and its trace.
@@ -25,9 +27,12 @@ pub enum Criticality {
     Critical,
 }
 
+/// Of what no process serves.
+static NEVER: LazyLock<CancellationToken> = LazyLock::new(CancellationToken::new);
+
 impl Default for Inbound {
     fn default() -> Self {
-        Self { attempt: 1, criticality: Criticality::default(), draining: CancellationToken::new() }
+        Self { attempt: 1, criticality: Criticality::default(), draining: NEVER.clone() }
     }
 }
 

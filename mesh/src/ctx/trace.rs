@@ -5,7 +5,11 @@ use std::fmt;
 use http::{HeaderName, HeaderValue};
 
 /// The header that carries it.
-pub(crate) static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(crate) static TRACEPARENT: HeaderName = HeaderName::from_static(TRACEPARENT_NAME);
+pub(crate) const TRACEPARENT_NAME: &str = "traceparent";
+
+/// How long version 00 of it is.
+const LENGTH: usize = 55;
 
 /// Where a call stands in its trace (W3C Trace Context).
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,21 +31,19 @@ impl Trace {
     /// Reads a `traceparent` header; `None` if it is not one (version 00 to fe, ids not zero).
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split('-');
-        let (version, trace, span, flags) =
-            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let hex = |part: &str, len| {
-            part.len() == len && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-        };
-        if !hex(version, 2) || !hex(trace, 32) || !hex(span, 16) || !hex(flags, 2) {
+        // `00-<trace>-<span>-<flags>`; later versions may say more behind that.
+        let (known, more) = text.as_bytes().split_at_checked(LENGTH)?;
+        if [2, 35, 52].iter().any(|dash| known[*dash] != b'-') {
             return None;
         }
-        if version == "ff" || (version == "00" && parts.next().is_some()) {
+        let version = read_hex(&known[..2])?;
+        let (high, low) = (read_hex(&known[3..19])?, read_hex(&known[19..35])?);
+        let (trace, span) = (u128::from(high) << 64 | u128::from(low), read_hex(&known[36..52])?);
+        let flags = read_hex(&known[53..])?;
+        let ends = more.is_empty() || (version > 0 && more[0] == b'-');
+        if version == 0xff || trace == 0 || span == 0 || !ends {
             return None;
         }
-        let trace = u128::from_str_radix(trace, 16).ok().filter(|id| *id != 0)?;
-        let span = u64::from_str_radix(span, 16).ok().filter(|id| *id != 0)?;
-        let flags = u8::from_str_radix(flags, 16).ok()?;
         Some(Self { trace, span, sampled: flags & 1 == 1 })
     }
 
@@ -51,13 +53,18 @@ impl Trace {
         Self { span: fastrand::u64(1..), ..self }
     }
 
-    /// The value of the `traceparent` header. Every call has one: it is written where it stands.
+    /// The value of the `traceparent` header. Every call has one, and no two are the same: it is
+    /// not to be remembered for the next (RFC 7541, section 7.1.3).
     pub(crate) fn header(self) -> Option<HeaderValue> {
-        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        write_hex(&mut text[3..35], self.trace);
-        write_hex(&mut text[36..52], self.span.into());
+        let mut text: [u8; LENGTH] = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        let [high, low] = [self.trace >> 64, self.trace & u128::from(u64::MAX)];
+        write_hex(&mut text[3..19], u64::try_from(high).unwrap_or_default());
+        write_hex(&mut text[19..35], u64::try_from(low).unwrap_or_default());
+        write_hex(&mut text[36..52], self.span);
         text[54] += u8::from(self.sampled);
-        HeaderValue::from_bytes(&text).ok()
+        let mut value = HeaderValue::from_bytes(&text).ok()?;
+        value.set_sensitive(true);
+        Some(value)
     }
 
     /// The trace id, 32 hexadecimal digits.
@@ -93,10 +100,22 @@ impl fmt::Debug for Trace {
 }
 
 /// Writes a number into as many digits as there are.
-fn write_hex(digits: &mut [u8], mut number: u128) {
+fn write_hex(digits: &mut [u8], mut number: u64) {
     for digit in digits.iter_mut().rev() {
         let four = u8::try_from(number & 0xf).unwrap_or_default();
         *digit = if four < 10 { b'0' + four } else { b'a' + four - 10 };
         number >>= 4;
     }
+}
+
+/// Reads lowercase hexadecimal digits, at most 16.
+fn read_hex(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0, |number, digit| {
+        let four = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        Some(number << 4 | u64::from(four))
+    })
 }

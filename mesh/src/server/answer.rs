@@ -10,11 +10,8 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::Frame;
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, Sleep},
-};
-use tokio_util::sync::{DropGuard, WaitForCancellationFutureOwned};
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Code, Status, body::Body};
 
 use super::methods::Method;
@@ -40,7 +37,6 @@ pub(super) struct Watch {
     ctx: Ctx,
     recorded: bool,
     place: Option<Arc<OwnedSemaphorePermit>>,
-    _cancels: DropGuard,
 }
 
 pin_project_lite::pin_project! {
@@ -50,7 +46,7 @@ pin_project_lite::pin_project! {
         #[pin]
         inner: Body,
         #[pin]
-        late: Sleep,
+        late: deadline::Timer,
         #[pin]
         cut: Option<WaitForCancellationFutureOwned>,
         watch: Option<Watch>,
@@ -60,9 +56,9 @@ pin_project_lite::pin_project! {
 // === impl Watch ===
 
 impl Watch {
-    pub(super) fn new(method: Arc<Method>, started: Instant, ctx: Ctx, cancels: DropGuard) -> Self {
+    pub(super) fn new(method: Arc<Method>, started: Instant, ctx: Ctx) -> Self {
         telemetry::metrics().in_flight.inc();
-        Self { method, started, ctx, recorded: false, place: None, _cancels: cancels }
+        Self { method, started, ctx, recorded: false, place: None }
     }
 
     pub(super) fn response(
@@ -109,6 +105,7 @@ impl Drop for Watch {
         if !self.recorded {
             self.count(Code::Cancelled);
         }
+        self.ctx.cancel();
     }
 }
 
@@ -117,7 +114,7 @@ impl Drop for Watch {
 impl Answer {
     fn new(inner: Body, ends: Instant, watch: Watch) -> Self {
         let cut = watch.method.streaming.then(|| watch.ctx.cut());
-        Self { inner, late: tokio::time::sleep_until(ends), cut, watch: Some(watch) }
+        Self { inner, late: deadline::Timer::new(ends), cut, watch: Some(watch) }
     }
 }
 
@@ -131,7 +128,7 @@ impl http_body::Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let mut this = self.project();
         let Some(watch) = this.watch.as_ref() else { return Poll::Ready(None) };
-        if deadline::has_passed(&this.late) {
+        if this.late.as_mut().has_passed() {
             return ends(this.watch, &Failure::Deadline);
         }
         let inner = this.inner;

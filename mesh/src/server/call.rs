@@ -11,12 +11,12 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tokio::time::Instant;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 use tonic::{Code, body::Body, service::Routes};
-use tower::{Service, ServiceExt as _};
+use tower::Service;
 
 use super::{
     answer::Watch,
@@ -27,7 +27,7 @@ use super::{
 use crate::{
     auth::Auth,
     busy, clock,
-    ctx::{Criticality, Ctx, Inbound, TRACEPARENT, Trace},
+    ctx::{Criticality, Ctx, Inbound, TRACEPARENT_NAME, Trace},
     deadline, failpoint, marks,
     status::Failure,
     tls,
@@ -50,9 +50,18 @@ struct Inner {
     tracker: TaskTracker,
 }
 
+/// What a call brings beside its request: found in one pass, for there are few headers and all of
+/// these are looked for in each call.
+#[derive(Clone, Copy, Debug, Default)]
+struct Brought<'h> {
+    timeout: Option<&'h HeaderValue>,
+    trace: Option<&'h HeaderValue>,
+    criticality: Option<&'h HeaderValue>,
+    attempts: Option<&'h HeaderValue>,
+}
+
 /// A call that is being served.
 struct Served<'c> {
-    path: &'c str,
     method: &'c Method,
     ctx: &'c Ctx,
     link: Option<&'c Link>,
@@ -73,56 +82,49 @@ impl Calls {
         Self(Arc::new(Inner { routes: routes.prepare(), auth, methods, limiter, tracker }))
     }
 
-    /// Never fails: what goes wrong is a failing status.
-    async fn call<B>(self, mut request: Request<B>) -> Response<Body>
-    where
-        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    /// What goes wrong is a failing status.
+    async fn call(self, mut request: Request<Body>) -> Result<Response<Body>, Infallible> {
         let started = clock::instant();
         let link = request.extensions_mut().remove::<Arc<Link>>();
-        let path = request.uri().path().to_owned();
-        let method = Arc::clone(self.0.methods.at(&path));
-        let timeout = timeout(request.headers());
+        let method = Arc::clone(self.0.methods.at(request.uri().path()));
+        let brought = Brought::by(request.headers());
+        let timeout = brought.timeout();
         let ends = started
             + timeout.unwrap_or(None).map_or(method.longest, |asked| asked.min(method.longest));
         let cancelled = match &link {
             // The drain ends streams by it.
-            Some(link) if method.streaming => link.streams.child_token(),
-            Some(_) | None => CancellationToken::new(),
+            Some(link) if method.streaming => Some(link.streams.child_token()),
+            Some(_) | None => None,
         };
-        let guard = cancelled.clone().drop_guard();
-        let inbound = inbound(request.headers(), link.as_deref());
-        let trace = trace(request.headers());
-        let ctx = Ctx::served(ends, trace, self.0.tracker.clone(), cancelled, inbound);
-        let watch = Watch::new(Arc::clone(&method), started, ctx.clone(), guard);
+        let inbound = brought.inbound(link.as_deref());
+        let tracker = self.0.tracker.clone();
+        let ctx = Ctx::served(ends, brought.trace(), tracker, cancelled, inbound);
+        let watch = Watch::new(Arc::clone(&method), started, ctx.clone());
 
         let answer = match timeout {
             Err(malformed) => Err(Failure::from(malformed)),
             Ok(_) => {
                 let ends = early(ends);
                 let link = link.as_deref();
-                let served = Served { path: &path, method: &method, ctx: &ctx, link, ends };
-                self.serve(&served, started, request).await
+                let served = Served { method: &method, ctx: &ctx, link, ends };
+                self.serve(&served, started, &mut request).await
             }
         };
-        match answer {
+        Ok(match answer {
             Ok(response) => watch.response(response, early(ends)),
             Err(failure) => watch.failed(&failure),
-        }
+        })
     }
 
     /// From the outside in: time enough, a place, the handler and what stands before it.
-    async fn serve<B>(
+    ///
+    /// The request is taken by the handler: each future on the way would otherwise have room for it.
+    async fn serve(
         &self,
         call: &Served<'_>,
         started: Instant,
-        request: Request<B>,
-    ) -> Result<Response<Body>, Failure>
-    where
-        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+        request: &mut Request<Body>,
+    ) -> Result<Response<Body>, Failure> {
         let (method, ends) = (call.method, call.ends);
         // Expired work must not take a place from work that has a chance.
         let (left, needs) = (ends.saturating_duration_since(started), method.needs(started));
@@ -130,15 +132,16 @@ impl Calls {
             let (left_ms, needs_ms) = (left.as_millis(), needs.as_millis());
             return Err(Failure::Budget { method: method.name.clone(), left_ms, needs_ms });
         }
-        call.ctx.hold(self.place(call).await?);
-        let begun = clock::instant();
+        let place = self.place(call).await?;
+        let begun = place.as_ref().map_or(started, Permit::begun);
+        call.ctx.hold(place);
         let response = self.handle(call, request).await;
         let late = matches!(response, Err(Failure::Deadline));
         let tells = !method.streaming && call.ctx.only_worked();
         if tells && (late || response.as_ref().is_ok_and(is_ok)) {
             let now = clock::instant();
             method.took(now, now.saturating_duration_since(begun));
-            call.ctx.sample();
+            call.ctx.sample(now);
         }
         response
     }
@@ -156,39 +159,37 @@ impl Calls {
         }
     }
 
-    async fn handle<B>(
+    async fn handle(
         &self,
         call: &Served<'_>,
-        request: Request<B>,
-    ) -> Result<Response<Body>, Failure>
-    where
-        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        let Served { path, method, ctx, .. } = *call;
+        request: &mut Request<Body>,
+    ) -> Result<Response<Body>, Failure> {
+        let Served { method, ctx, .. } = *call;
         let handled = ctx.scope(async {
-            self.0.auth.admit(ctx, path, request.headers()).await?;
+            self.0.auth.admit(ctx, request.uri().path(), request.headers()).await?;
             call.shows_its_own()?;
             let bulkhead = method.bulkhead.clone().map(|places| places.try_acquire_owned());
             let Ok(place) = bulkhead.transpose() else {
                 return Err(Failure::Bulkhead(method.name.clone()));
             };
-            let response = self.0.routes.clone().oneshot(request.map(Body::new)).await;
-            let response = response.unwrap_or_else(|never: Infallible| match never {});
+            // Routes are always ready.
+            let routed = self.0.routes.clone().call(std::mem::take(request));
+            let Ok(response) = routed.await;
             Ok((response, place))
         });
         let handled = deadline::within(call.ends, AssertUnwindSafe(handled).catch_unwind());
+        let mut handled = std::pin::pin!(handled);
         let handled = match call.link {
             Some(link) if method.streaming => tokio::select! {
                 biased;
                 () = link.streams.cancelled() => return Err(Failure::Draining),
-                handled = handled => handled,
+                handled = handled.as_mut() => handled,
             },
             Some(_) | None => handled.await,
         };
         let (mut response, place) = match handled {
             Err(deadline::Late) => return Err(Failure::Deadline),
-            Ok(Err(_panic)) => return Err(Failure::Panic(path.to_owned())),
+            Ok(Err(_panic)) => return Err(Failure::Panic(method.name.clone())),
             Ok(Ok(answer)) => answer?,
         };
         // What a child call said of itself is not said of this one.
@@ -198,13 +199,51 @@ impl Calls {
         }
         if is_ok(&response) {
             if ctx.owes_duty() {
-                return Err(Failure::Duty(path.to_owned()));
+                return Err(Failure::Duty(method.name.clone()));
             }
             if method.mutation {
                 failpoint::hit("after_commit_before_answer");
             }
         }
         Ok(response)
+    }
+}
+
+// === impl Brought ===
+
+impl<'h> Brought<'h> {
+    fn by(headers: &'h HeaderMap) -> Self {
+        let mut brought = Self::default();
+        for (name, value) in headers {
+            let place = match name.as_str() {
+                deadline::TIMEOUT_NAME => &mut brought.timeout,
+                TRACEPARENT_NAME => &mut brought.trace,
+                Criticality::HEADER => &mut brought.criticality,
+                marks::ATTEMPTS => &mut brought.attempts,
+                _ => continue,
+            };
+            // Of several the first counts.
+            place.get_or_insert(value);
+        }
+        brought
+    }
+
+    fn timeout(self) -> Result<Option<Duration>, deadline::Malformed> {
+        let Some(value) = self.timeout else { return Ok(None) };
+        let text = value.to_str().map_err(|_not_text| deadline::Malformed)?;
+        deadline::decode(text).map(Some)
+    }
+
+    fn trace(self) -> Trace {
+        text(self.trace).and_then(Trace::parse).unwrap_or_default()
+    }
+
+    fn inbound(self, link: Option<&Link>) -> Inbound {
+        Inbound {
+            attempt: marks::attempt(text(self.attempts)),
+            criticality: text(self.criticality).and_then(Criticality::parse).unwrap_or_default(),
+            draining: link.map(|link| link.leave.clone()).unwrap_or_default(),
+        }
     }
 }
 
@@ -234,39 +273,18 @@ impl Service<Request<Incoming>> for Calls {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
-        let calls = self.clone();
-        Box::pin(busy::working(async move { Ok(calls.call(request).await) }))
+        // One future and no block around it: that would hold the request twice.
+        Box::pin(busy::working(self.clone().call(request.map(Body::new))))
     }
 }
 
 /// Whether an answer did not fail, as far as its head says.
 fn is_ok(response: &Response<Body>) -> bool {
-    let code = response.headers().get("grpc-status");
-    code.is_none_or(|code| Code::from_bytes(code.as_bytes()) == Code::Ok)
+    marks::code(response.headers()).is_none_or(|code| code == Code::Ok)
 }
 
-fn trace(headers: &HeaderMap) -> Trace {
-    let header = headers.get(&TRACEPARENT).and_then(|value| value.to_str().ok());
-    header.and_then(Trace::parse).unwrap_or_default()
-}
-
-fn inbound(headers: &HeaderMap, link: Option<&Link>) -> Inbound {
-    let criticality = text(headers, Criticality::HEADER).and_then(Criticality::parse);
-    Inbound {
-        attempt: marks::attempt(headers),
-        criticality: criticality.unwrap_or_default(),
-        draining: link.map(|link| link.leave.clone()).unwrap_or_default(),
-    }
-}
-
-fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    headers.get(name)?.to_str().ok()
-}
-
-fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, deadline::Malformed> {
-    let Some(value) = headers.get(&deadline::TIMEOUT) else { return Ok(None) };
-    let text = value.to_str().map_err(|_not_text| deadline::Malformed)?;
-    deadline::decode(text).map(Some)
+fn text(value: Option<&HeaderValue>) -> Option<&str> {
+    value?.to_str().ok()
 }
 
 fn early(ends: Instant) -> Instant {

@@ -211,10 +211,14 @@ impl Limiter {
 // === impl Permit ===
 
 impl Permit {
+    /// When it was given.
+    pub(super) fn begun(&self) -> Instant {
+        self.begun
+    }
+
     /// The handler is done: lets the limit learn how long it took.
-    pub(crate) fn sample(&self) {
+    pub(crate) fn sample(&self, now: Instant) {
         if self.place == Some(Place::Call) {
-            let now = clock::instant();
             self.limiter.learn(now, now.saturating_duration_since(self.begun));
         }
     }

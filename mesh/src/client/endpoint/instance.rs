@@ -14,7 +14,6 @@ use hyper::client::conn::http2::SendRequest;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tonic::body::Body;
 
 use super::set::Set;
 use crate::{
@@ -24,6 +23,7 @@ use crate::{
         connect::{self, Connected},
         gate::{Change, Gate},
         long::{Lane, Lanes},
+        outgoing::Outgoing,
     },
     registry::{self, Address},
 };
@@ -67,7 +67,7 @@ pub(super) struct Instance {
 /// A connection that all calls share.
 #[derive(Debug)]
 pub(super) struct Line {
-    sender: SendRequest<Body>,
+    sender: SendRequest<Outgoing>,
     /// Streams that the peer admits.
     admits: Arc<AtomicUsize>,
     /// Streams in use.
@@ -329,12 +329,12 @@ impl Instance {
 // === impl Line ===
 
 impl Line {
-    pub(super) fn new(sender: SendRequest<Body>, admits: Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(sender: SendRequest<Outgoing>, admits: Arc<AtomicUsize>) -> Self {
         Self { sender, admits, used: AtomicUsize::new(0), begun: AtomicBool::new(false) }
     }
 
     /// A call begins here; [`Line::end`] ends it.
-    pub(super) fn begin(&self) -> SendRequest<Body> {
+    pub(super) fn begin(&self) -> SendRequest<Outgoing> {
         self.used.fetch_add(1, Ordering::Relaxed);
         // Looking is cheaper than writing, where many do.
         if !self.begun.load(Ordering::Relaxed) {

@@ -8,11 +8,10 @@ use std::{
 use http::Request;
 use hyper::client::conn::http2::SendRequest;
 use tokio::time::Instant;
-use tonic::body::Body;
 
 use super::instance::{Instance, Line};
 use crate::{
-    client::{classify::EndpointVerdict, long::Lane},
+    client::{classify::EndpointVerdict, long::Lane, outgoing::Outgoing},
     clock,
     registry::Address,
     status::Failure,
@@ -56,7 +55,7 @@ pub(in crate::client) enum SendError {
     /// No instance can be reached: nothing was sent.
     Down,
     /// Every instance that was asked handed the request back: nothing was sent.
-    Unsent(Box<Request<Body>>),
+    Unsent(Box<Request<Outgoing>>),
     /// The instance said that it has not looked at the request (GOAWAY, `REFUSED_STREAM`). It may
     /// be sent again, but its body is gone.
     Refused,
@@ -78,14 +77,14 @@ impl Pick {
     }
 
     /// The sender of a connection that is open; `None` if it closed in between.
-    pub(super) fn over_line(&mut self) -> Option<SendRequest<Body>> {
+    pub(super) fn over_line(&mut self) -> Option<SendRequest<Outgoing>> {
         let line = self.instance.line()?;
         let sender = line.begin();
         self.way = Way::Line(line);
         Some(sender)
     }
 
-    pub(super) fn over_lane(&mut self, lane: Arc<Lane>) -> SendRequest<Body> {
+    pub(super) fn over_lane(&mut self, lane: Arc<Lane>) -> SendRequest<Outgoing> {
         let sender = lane.0.clone();
         self.way = Way::Lane(lane);
         sender

@@ -70,7 +70,11 @@ impl Set {
 
     /// The time that its instances go by.
     pub(super) fn at(&self) -> Duration {
-        clock::instant().saturating_duration_since(self.began)
+        self.time(clock::instant())
+    }
+
+    fn time(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.began)
     }
 
     /// Follows the registry for as long as it may say something new.
@@ -123,19 +127,20 @@ impl Set {
         }
     }
 
-    /// The instance for one more call; waits until `fails` for one that can be reached.
-    pub(super) async fn pick(&self, tried: &Tried, back: &Tried, fails: Instant) -> Option<Pick> {
+    /// The instance for a call that began `now`; waits a while for one that can be reached.
+    pub(super) async fn pick(&self, tried: &Tried, back: &Tried, now: Instant) -> Option<Pick> {
+        if let Some(pick) = self.choose(tried, back, self.time(now)) {
+            return Some(pick);
+        }
         loop {
-            if let Some(pick) = self.choose(tried, back) {
-                return Some(pick);
-            }
             let connected = self.connected.notified();
             tokio::pin!(connected);
             // Listening before looking again: a connection that opens in between is not missed.
             connected.as_mut().enable();
-            if let Some(pick) = self.choose(tried, back) {
+            if let Some(pick) = self.choose(tried, back, self.at()) {
                 return Some(pick);
             }
+            let fails = now + self.settings.failfast;
             if tokio::time::timeout_at(fails, connected).await.is_err() {
                 telemetry::metrics().no_endpoints.inc();
                 return None;
@@ -143,8 +148,7 @@ impl Set {
         }
     }
 
-    fn choose(&self, tried: &Tried, back: &Tried) -> Option<Pick> {
-        let at = self.at();
+    fn choose(&self, tried: &Tried, back: &Tried, at: Duration) -> Option<Pick> {
         let all = self.all.load();
         let none = Places::default();
         let (mut ready, mut ejected, mut asked) = (none, none, none);

@@ -20,6 +20,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use tonic::body::Body;
+
 use super::*;
 use crate::{
     client::{
@@ -185,15 +187,15 @@ fn spawn(future: impl Future<Output: Send + 'static> + Send + 'static) {
     tokio::spawn(future);
 }
 
-fn request() -> Request<Body> {
+fn request() -> Request<Outgoing> {
     let request = Request::builder().method("POST").uri("/t.T/Call");
-    request.body(Body::empty()).unwrap()
+    request.body(Outgoing::Whole(bytes::Bytes::new())).unwrap()
 }
 
 /// One attempt, judged as `client::call` would: `Ok` says who answered, and how long it took.
 async fn call(endpoints: &Endpoints, tried: &mut Tried) -> Result<(String, Duration), SendError> {
     let began = clock::instant();
-    match endpoints.send(request(), clock::instant() + TIME, tried).await {
+    match endpoints.send(&mut Some(request()), (began, began + TIME), tried).await {
         Ok((response, mut pick)) => {
             let well = response.headers()["grpc-status"] == "0";
             let verdict = if well { EndpointVerdict::Success } else { EndpointVerdict::Hard };
@@ -416,7 +418,10 @@ async fn streams_that_begin_together_share_a_connection() {
     let endpoints = world.endpoints();
     let streams = (0..50).map(|_| async {
         let ends = clock::instant() + TIME;
-        endpoints.stream(request(), ends, &mut Tried::default()).await.expect("a stream")
+        endpoints
+            .stream(&mut Some(request()), (clock::instant(), ends), &mut Tried::default())
+            .await
+            .expect("a stream")
     });
     let streams = futures_util::future::join_all(streams).await;
     // One for all other calls, and one for these.

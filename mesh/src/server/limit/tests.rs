@@ -125,7 +125,7 @@ async fn under_contention_the_limit_holds_and_every_place_comes_back() {
                     };
                     most.fetch_max(limiter.in_flight.load(Ordering::SeqCst), Ordering::SeqCst);
                     tokio::task::yield_now().await;
-                    permit.sample();
+                    permit.sample(clock::instant());
                 }
             })
         })
