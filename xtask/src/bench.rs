@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: figures of a mesh that was built with optimisation, beside a floor of the same run.
 
 mod calls;
+pub(crate) mod count;
 mod twins;
 
 use std::fs;
@@ -34,11 +35,14 @@ xflags::xflags! {
     ///              channel; memory of 9,900 idle connections and 1,000 streams. It needs no mesh: the program
     ///              meshbench is both ends of all calls
     ///
+    ///   count      instructions (by callgrind) and allocations of a call, beside those of the commit that this work
+    ///              began from, which is built too; the same on a busy machine, so `cargo xtask test` checks it
+    ///
     ///   cargo xtask bench orders
     ///   cargo xtask bench orders --json      {"bench","ratios":{},"figures":{},"method"}
     ///   cargo xtask bench mesh --json        the same
     cmd bench {
-        /// Which: orders, events, mesh.
+        /// Which: orders, events, mesh, count.
         required name: String
         /// Print JSON on stdout, and nothing else there.
         optional --json
@@ -46,10 +50,11 @@ xflags::xflags! {
 }
 
 /// What there is to measure.
-const BENCHES: &[&str] = &["orders", "events", CALLS];
+const BENCHES: &[&str] = &["orders", "events", CALLS, COUNT];
 
-/// The one that needs no mesh.
+/// Those that need no mesh.
 const CALLS: &str = "mesh";
+const COUNT: &str = "count";
 
 /// Units of each SKU that are put in first: more than a run can order.
 const STOCK: i64 = 100_000_000;
@@ -59,8 +64,11 @@ pub(crate) fn run(flags: &Bench) -> Result<ExitCode> {
         bail!("there is no bench `{}`: there is {}", flags.name, BENCHES.join(", "));
     }
     let root = site::root()?;
-    let figures =
-        if flags.name == CALLS { calls::measure(&root)? } else { of_a_mesh(&root, &flags.name)? };
+    let figures = match flags.name.as_str() {
+        CALLS => calls::measure(&root)?,
+        COUNT => count::measure(&root)?,
+        name => of_a_mesh(&root, name)?,
+    };
     let file = site::target(&root).join(format!("bench-{}.json", flags.name));
     os::replace_file(&file, &format!("{figures:#}\n"))?;
     if flags.json {

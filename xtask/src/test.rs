@@ -12,6 +12,7 @@ use crate::os::Pid;
 use crate::report::Tally;
 use crate::site::{self, Site};
 use crate::{
+    bench::count,
     check as checks, clock, h2spec, interop,
     kills::{self, Story},
     os, postgres, say, smoke, tools,
@@ -21,8 +22,8 @@ xflags::xflags! {
     /// Runs every check and every test; CI calls this and nothing else.
     ///
     /// In turn: tidy, format, the contract, dependencies, clippy, a build of everything, rustdoc, the tests,
-    /// the tests against PostgreSQL and Consul, gRPC's own tests and h2spec (see `cargo xtask interop`), a mesh started and
-    /// used the way the README says, one whose processes are killed one after the other, on both databases, and one that
+    /// the tests against PostgreSQL and Consul, gRPC's own tests and h2spec (see `cargo xtask interop`), what a call costs (see
+    /// `cargo xtask bench count`), a mesh started and used the way the README says, one whose processes are killed one after the other, on both databases, and one that
     /// makes a mistake on purpose, which the checker has to find. It fetches what it needs beyond Rust (see `cargo xtask tools`);
     /// what cannot be had is left out and listed at the end, and with CI=true that is a failure. Each stage prints its time;
     /// target/report.json keeps them.
@@ -73,6 +74,7 @@ pub(crate) fn run(flags: &Test) -> Result<ExitCode> {
             tally.stage("tests on Consul", || on_consul(&root));
             tally.stage("gRPC's interoperability tests", || interop::grpc(&root, None));
             tally.stage("h2spec", || h2spec::tally(&root));
+            tally.stage("what a call costs, counted", || count::tally(&root));
         }
         let good =
             tally.stage("a mesh as the README says", || smoke::run(&scratch, &me, flags.quick));

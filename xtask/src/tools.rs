@@ -113,6 +113,17 @@ pub(crate) const TABLE: &[Tool] = &[
         about: "what RFC 9113 demands of a server",
     },
     Tool {
+        name: "valgrind",
+        version: "",
+        client: "apt-get",
+        recipe: "apt-get -qq install -y --no-install-recommends valgrind || \
+                 { apt-get -qq update && apt-get -qq install -y --no-install-recommends valgrind; }",
+        program: "valgrind",
+        check: &["--version"],
+        tested: true,
+        about: "instructions of a call; bench count",
+    },
+    Tool {
         name: "redis",
         version: "",
         client: "apt-get",
