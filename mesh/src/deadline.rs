@@ -116,17 +116,17 @@ pub fn for_child(left: Duration) -> Duration {
     left.saturating_sub(margin)
 }
 
-/// The time left as `grpc-timeout` has it: microseconds, from a second milliseconds, beyond eight
-/// digits the next coarser unit, always rounded down. `None` when nothing is left: such a call is
-/// not sent.
+/// The time left as `grpc-timeout` has it, rounded down: microseconds, from a second three digits of
+/// milliseconds, beyond eight digits the next coarser unit. `None` when nothing is left: such a call
+/// is not sent.
 #[must_use]
 pub fn encode(left: Duration) -> Option<String> {
     let value = header(left)?;
     value.to_str().ok().map(str::to_owned)
 }
 
-/// The same as a header. Every call has one, and a connection remembers those of the last calls: of
-/// a long time, calls that follow each other have the same.
+/// The same as a header. Every call has one, and a connection remembers those of the last calls and
+/// compares with each (RFC 7541): of a long time, calls that follow each other have the same.
 pub(crate) fn header(left: Duration) -> Option<HeaderValue> {
     const LARGEST: u128 = 99_999_999;
     const SECOND: u128 = 1_000_000;
@@ -140,6 +140,10 @@ pub(crate) fn header(left: Duration) -> Option<HeaderValue> {
         .find(|(number, unit)| *number <= LARGEST && (*unit != b'u' || *number < SECOND))
         .unwrap_or((LARGEST.min(micros / 3_600_000_000), b'H'));
     let mut left = u32::try_from(number).ok()?;
+    if unit == b'm' {
+        let step = 10_u32.pow(left.checked_ilog10()?.saturating_sub(2));
+        left -= left % step;
+    }
     let mut text = [unit; 9];
     let mut from = 8;
     while from == 8 || left > 0 {
@@ -183,8 +187,10 @@ mod tests {
             (Duration::from_nanos(999), None),
             (Duration::from_nanos(1_999), Some("1u")),
             (Duration::from_micros(999_999), Some("999999u")),
-            (Duration::from_micros(1_000_999), Some("1000m")),
-            (Duration::from_millis(99_999_999), Some("99999999m")),
+            (Duration::from_micros(1_009_999), Some("1000m")),
+            (Duration::from_micros(1_010_000), Some("1010m")),
+            (Duration::from_millis(59_999), Some("59900m")),
+            (Duration::from_millis(99_999_999), Some("99900000m")),
             (Duration::from_millis(100_000_999), Some("100000S")),
             (Duration::from_secs(99_999_999), Some("99999999S")),
             (Duration::from_secs(100_000_000), Some("1666666M")),
@@ -209,6 +215,7 @@ mod tests {
             let left = Duration::from_nanos(nanos);
             let read = decode(&encode(left).expect("something is left")).expect("reads");
             prop_assert!(read <= left);
+            prop_assert!(nanos < 1_000_000 || read >= left.mul_f64(0.98), "{read:?}");
         }
 
         #[test]
