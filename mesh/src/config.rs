@@ -57,7 +57,7 @@ pub struct Config {
     #[arg(long = "log-format", env = "MESH_LOG_FORMAT", value_enum, default_value = "pretty")]
     pub log_format: LogFormat,
 
-    /// What is logged, as `level` or `target=level,…`.
+    /// What is logged, as `level` or `target=level,…`; release builds have nothing finer than debug.
     #[arg(long = "log", env = "MESH_LOG", default_value = "info")]
     pub log: String,
 
