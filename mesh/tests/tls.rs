@@ -16,11 +16,11 @@ use mesh::{
         token::{Claims, ISSUER},
     },
     config::Bound,
+    testing::Authority,
     tls::{ClientAuth, Connector, Settings},
     wire::DESCRIPTORS,
 };
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use tempfile::TempDir;
+use rcgen::KeyPair;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -30,54 +30,6 @@ use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// An authority, and a folder with its certificate and those it issues.
-struct Authority {
-    folder: TempDir,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-// === impl Authority ===
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&key).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("ca.pem"), certificate.pem()).unwrap();
-        Self { folder, issuer: Issuer::new(params, key) }
-    }
-
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// Issues a certificate for these names, and writes it with its key into `to`.
-    fn issue(&self, to: &Path, names: &[&str]) {
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let key = KeyPair::generate().unwrap();
-        let issued = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
-        std::fs::write(to.join("key.pem"), key.serialize_pem()).unwrap();
-        std::fs::write(to.join("cert.pem"), issued.pem()).unwrap();
-    }
-
-    /// A certificate for `names`, and trust in this authority.
-    fn settings(&self, names: &[&str]) -> Settings {
-        self.issue(self.path(), names);
-        Settings {
-            tls_cert: Some(self.path().join("cert.pem")),
-            tls_key: Some(self.path().join("key.pem")),
-            ..self.trust()
-        }
-    }
-
-    /// Trust in this authority, and nothing to show.
-    fn trust(&self) -> Settings {
-        Settings { tls_ca: Some(self.path().join("ca.pem")), ..Settings::default() }
-    }
-}
 
 /// Serves on a free port until the sender is dropped.
 #[expect(clippy::disallowed_methods, reason = "a process of its own in a test")]
@@ -111,7 +63,7 @@ async fn call(
     authorization: &str,
 ) -> anyhow::Result<HeaderMap> {
     let stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    let stream = Connector::new(client)?.connect(host, stream).await?;
+    let stream = Connector::new(client.files())?.connect(host, stream).await?;
     let handshake =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
     let (mut sender, connection) = handshake.await?;
@@ -172,8 +124,8 @@ async fn a_channel_speaks_tls_to_whom_it_trusts_and_to_nobody_else() {
 async fn who_must_show_a_certificate_is_not_served_without_a_good_one() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let server = authority.settings(&["localhost"]);
-    let client = Authority { folder: tempfile::tempdir().unwrap(), issuer: authority.issuer };
-    client.issue(client.path(), &["orders"]);
+    let client = tempfile::tempdir().unwrap();
+    authority.issue(client.path(), &["orders"]);
     let trust = Settings { tls_ca: server.tls_ca.clone(), ..Settings::default() };
     let own = |folder: &Path| Settings {
         tls_cert: Some(folder.join("cert.pem")),
