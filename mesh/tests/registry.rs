@@ -99,6 +99,13 @@ impl Process {
         assert_eq!(self.ended.await.unwrap().unwrap(), Ended::Drained);
     }
 
+    /// Why it ended by itself.
+    async fn refused(self) -> String {
+        let ended = tokio::time::timeout(Duration::from_secs(30), self.ended).await;
+        let error = ended.expect("it should have ended").unwrap().expect_err("refused");
+        format!("{error:#}")
+    }
+
     fn id(&self) -> String {
         format!("callee-127.0.0.1-{}", self.port)
     }
@@ -331,9 +338,7 @@ async fn a_process_that_does_not_trust_its_registry_ends_and_says_what_to_do() {
         (&plain, Authority::new(), "it does not speak TLS"),
         (&other_name, authority, "not valid for name \"localhost\""),
     ] {
-        let callee = process(on_files(url, ca.files()));
-        let error = callee.ended.await.unwrap().expect_err("no trust");
-        let error = format!("{error:#}");
+        let error = process(on_files(url, ca.files())).refused().await;
         assert!(error.starts_with("cannot register: there is no trust"), "{error}");
         assert!(error.contains(words), "{error}");
     }
@@ -692,9 +697,7 @@ mod on_consul {
     async fn a_wrong_authority_ends_a_process_with_what_to_do() {
         let (authority, files) = (Authority::new(), tempfile::tempdir().unwrap());
         let (agent, url) = Agent::start_over_tls(&authority, files.path(), false).await;
-        let callee = process(on_files(&url, Authority::new().files()));
-        let error = callee.ended.await.unwrap().expect_err("no trust");
-        let error = format!("{error:#}");
+        let error = process(on_files(&url, Authority::new().files())).refused().await;
         assert!(error.contains("UnknownIssuer") && error.contains("--consul-ca"), "{error}");
         assert!(agent.services().await.is_empty());
     }
@@ -712,8 +715,7 @@ mod on_consul {
             (authority.files(), "--consul-cert and --consul-key name ours"),
             (strange, "it does not take what --consul-cert names"),
         ] {
-            let error = process(on_files(&url, files)).ended.await.unwrap().expect_err("no trust");
-            let error = format!("{error:#}");
+            let error = process(on_files(&url, files)).refused().await;
             assert!(error.contains(words), "{error}");
         }
         let tls = Settings {

@@ -1,7 +1,11 @@
 //! TLS and mTLS over real sockets, with certificates made for each test.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -10,15 +14,19 @@ use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mesh::{
-    App, Config,
+    App, Channel, Config,
     auth::{
         Jwk, Keys,
         token::{Claims, ISSUER},
     },
     config::Bound,
+    registry::Address,
     testing::Authority,
     tls::{ClientAuth, Connector, Settings},
-    wire::DESCRIPTORS,
+    wire::{
+        DESCRIPTORS,
+        ordermesh::auth::v1::{GetJwksRequest, tokens_service_client::TokensServiceClient},
+    },
 };
 use rcgen::KeyPair;
 use tokio::{
@@ -197,9 +205,10 @@ impl Tokens {
     }
 }
 
-/// Open to all, so that nothing but its token can be wrong about a caller.
-#[derive(Clone, Debug)]
-struct Open;
+/// Open to all, so that nothing but its token can be wrong about a caller. Notes the schemes of
+/// requests.
+#[derive(Clone, Debug, Default)]
+struct Open(Arc<Mutex<Vec<String>>>);
 
 impl tonic::server::NamedService for Open {
     const NAME: &'static str = "ordermesh.auth.v1.TokensService";
@@ -217,7 +226,9 @@ impl tower::Service<Request<tonic::body::Body>> for Open {
         std::task::Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: Request<tonic::body::Body>) -> Self::Future {
+    fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
+        let scheme = request.uri().scheme_str().unwrap_or_default().to_owned();
+        self.0.lock().unwrap().push(scheme);
         std::future::ready(Ok(tonic::Status::ok("").into_http()))
     }
 }
@@ -235,7 +246,7 @@ async fn a_service_shows_the_certificate_of_the_service_that_its_token_names() {
     let app = App::new("hop", DESCRIPTORS, config).unwrap();
     let port = app.address().port();
     let (_stop, stopped) = oneshot::channel::<()>();
-    tokio::spawn(app.keys(tokens.keys.clone()).grpc(Open).serve(async {
+    tokio::spawn(app.keys(tokens.keys.clone()).grpc(Open::default()).serve(async {
         let _stopped = stopped.await.is_ok();
     }));
     const RPC: &str = "ordermesh.auth.v1.TokensService/GetJwks";
@@ -243,6 +254,44 @@ async fn a_service_shows_the_certificate_of_the_service_that_its_token_names() {
         let token = format!("Bearer {}", tokens.of_service(name));
         let answer = call(port, "localhost", &client, RPC, &token).await.unwrap();
         assert_eq!(answer["grpc-status"], expected, "{name}: {answer:?}");
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a process of its own in a test")]
+#[tokio::test]
+async fn a_request_says_over_what_it_goes() {
+    let authority = Authority::new();
+    for (tls, expected) in
+        [(Settings::default(), "http"), (authority.settings(&["127.0.0.1"]), "https")]
+    {
+        let open = Open::default();
+        let config =
+            Config { tls: tls.clone(), ..Config::for_tests(Bound::free().unwrap(), "static://") };
+        let app = App::new("hop", DESCRIPTORS, config).unwrap();
+        let at: Address = app.address().to_string().parse().unwrap();
+        let (_stop, stopped) = oneshot::channel::<()>();
+        tokio::spawn(app.grpc(open.clone()).serve(async {
+            let _stopped = stopped.await.is_ok();
+        }));
+        let channel = match tls.tls_ca {
+            Some(_) => {
+                let connector = Connector::new(authority.files()).unwrap();
+                Channel::over_tls("hop", &[at], connector)
+            }
+            None => Channel::to("hop", &[at]),
+        };
+        let mut client = TokensServiceClient::new(channel);
+        // It answers nothing; what it was asked counts. On a busy machine it may be asked too late.
+        let mut asked = Vec::new();
+        for _ in 0..10 {
+            let called = client.get_jwks(GetJwksRequest::default());
+            let _answer = mesh::ctx::background("ask", PATIENCE, None, called).await.is_ok();
+            asked.clone_from(&open.0.lock().unwrap());
+            if !asked.is_empty() {
+                break;
+            }
+        }
+        assert!(!asked.is_empty() && asked.iter().all(|it| it == expected), "{asked:?}");
     }
 }
 
