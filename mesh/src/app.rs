@@ -120,7 +120,7 @@ impl App {
         let registry = known::registry(&config)?;
         let tls = tls::Acceptor::new(&config.tls)?;
         let trusts = config.tls.tls_ca.is_some();
-        let connector = trusts.then(|| tls::Connector::new(&config.tls)).transpose()?;
+        let connector = trusts.then(|| tls::Connector::new(config.tls.files())).transpose()?;
         let bound = match config.bound.take() {
             Some(bound) => {
                 Bound { listen: bound.listen.try_clone()?, admin: bound.admin.try_clone()? }

@@ -125,16 +125,19 @@ impl Channel {
     /// A callee at fixed addresses, called without a token of our own: how tools and tests call.
     #[must_use]
     pub fn to(name: &str, addresses: &[Address]) -> Self {
+        Self::at(name, addresses, None)
+    }
+
+    /// The same over TLS.
+    #[must_use]
+    pub fn over_tls(name: &str, addresses: &[Address], connector: tls::Connector) -> Self {
+        Self::at(name, addresses, Some(connector))
+    }
+
+    fn at(name: &str, addresses: &[Address], tls: Option<tls::Connector>) -> Self {
         let (snapshot, facts) = (Snapshot::fixed(addresses), Methods::of_mesh());
-        Self::new(
-            name,
-            snapshot,
-            SignIn::default(),
-            facts,
-            None,
-            Dependency::default(),
-            Arc::default(),
-        )
+        let (sign_in, calls) = (SignIn::default(), Dependency::default());
+        Self::new(name, snapshot, sign_in, facts, tls, calls, Arc::default())
     }
 
     /// A callee on a network that a test plays.
@@ -183,6 +186,13 @@ impl Channel {
             return self.0.shared.watch();
         }
         self.0.method(method).breaker.watch()
+    }
+
+    /// Why no instance of the callee can be reached, where that is so and known. Statuses do not
+    /// tell it: they may go on to whom it does not concern.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.0.endpoints.trouble()
     }
 
     /// What logs and errors call the callee.

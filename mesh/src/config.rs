@@ -21,8 +21,8 @@ pub struct Config {
     pub admin_listen: Option<SocketAddr>,
 
     /// Where the other processes are: `static://?name=host:port&name=host:port,host:port`,
-    /// `static:///file` with one `name=host:port` a line, `consul://host:port?dc=…&ns=…`, or
-    /// `dns://?suffix=domain&port=port`.
+    /// `static:///file` with one `name=host:port` a line, `consul://host:port?dc=…&ns=…`,
+    /// `consul+tls://host:port?…` for Consul over HTTPS, or `dns://?suffix=domain&port=port`.
     #[arg(long = "registry", env = "MESH_REGISTRY", default_value = "static://")]
     pub registry: String,
 
@@ -39,6 +39,19 @@ pub struct Config {
     /// File with the token for Consul. Without it the variable `CONSUL_HTTP_TOKEN` counts.
     #[arg(long = "consul-token-file", env = "MESH_CONSUL_TOKEN_FILE")]
     pub consul_token_file: Option<PathBuf>,
+
+    /// File with the certificates that Consul's must be issued by, as PEM, for `consul+tls://`.
+    /// Without it that of `--tls-ca` counts, and what `--tls-cert` names is shown.
+    #[arg(long = "consul-ca", env = "MESH_CONSUL_CA")]
+    pub consul_ca: Option<PathBuf>,
+
+    /// File with the certificate that is shown to Consul, and those it was issued by, as PEM.
+    #[arg(long = "consul-cert", env = "MESH_CONSUL_CERT", requires_all = ["consul_ca", "consul_key"])]
+    pub consul_cert: Option<PathBuf>,
+
+    /// File with the private key of `--consul-cert`, as PEM.
+    #[arg(long = "consul-key", env = "MESH_CONSUL_KEY", requires = "consul_cert")]
+    pub consul_key: Option<PathBuf>,
 
     /// Registry name of the service that issues tokens. Without it no token can be verified.
     #[arg(long = "issuer", env = "MESH_ISSUER")]
@@ -203,6 +216,9 @@ impl Config {
             advertise: None,
             instance_id: None,
             consul_token_file: None,
+            consul_ca: None,
+            consul_cert: None,
+            consul_key: None,
             issuer: None,
             client_secret_file: None,
             page_key_file: None,

@@ -18,7 +18,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::clock;
+use crate::{clock, tls};
 
 mod cache;
 mod consul;
@@ -78,6 +78,8 @@ pub struct Options {
     pub consul_token_file: Option<PathBuf>,
     /// The token that counts where no file is named.
     pub consul_token: Option<String>,
+    /// Whom to trust where it is asked over TLS, and what to show to it.
+    pub tls: Option<tls::Files>,
     /// Allows plaintext beyond loopback.
     pub allow_plaintext: bool,
 }
@@ -121,7 +123,8 @@ pub enum Malformed {
     /// The scheme is not one of ours.
     #[error(
         "`{0}` is not a registry; use static://?name=host:port&name=host:port,host:port, \
-         static:///path/to/a/file, consul://host:port or dns://?suffix=domain&port=port"
+         static:///path/to/a/file, consul://host:port, consul+tls://host:port or \
+         dns://?suffix=domain&port=port"
     )]
     Scheme(String),
     /// A part is not `name=host:port`.
@@ -150,6 +153,9 @@ pub enum Failure {
     /// Its answer cannot be understood.
     #[error("the registry's answer cannot be read: {0}")]
     Unreadable(String),
+    /// Its certificate is not good, or ours is not good enough for it.
+    #[error("there is no trust between the registry and us: {0}")]
+    Untrusted(String),
 }
 
 // === impl Registry ===
@@ -166,6 +172,7 @@ impl Registry {
             "static" if rest.starts_with('/') => Arc::new(fixed::File::at(rest)),
             "static" => Arc::new(fixed::Fixed::parse(rest.trim_start_matches('?'))?),
             "consul" => Arc::new(consul::Consul::open(rest, options)?),
+            "consul+tls" => Arc::new(consul::Consul::open_tls(rest, options)?),
             "dns" => Arc::new(dns::Dns::open(rest)?),
             _ => return Err(Malformed::Scheme(url.to_owned())),
         };
@@ -195,7 +202,7 @@ impl Registry {
     pub async fn find(&self, name: &str, timeout: Duration) -> Result<Arc<Snapshot>, Failure> {
         let (mut snapshots, mut failure) =
             self.entry(name, |entry| (entry.snapshots(), entry.failure()));
-        let denied = |it: &Option<Failure>| matches!(it, Some(Failure::Denied(_)));
+        let denied = |it: &Option<Failure>| it.as_ref().is_some_and(Failure::is_final);
         let answered = tokio::time::timeout(timeout, async {
             tokio::select! {
                 Ok(known) = snapshots.wait_for(|it| it.fetched_at.is_some()) => {
@@ -262,8 +269,21 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("consul_token_file", &self.consul_token_file)
             .field("consul_token", &self.consul_token.as_ref().map(|_| "…"))
+            .field("tls", &self.tls)
             .field("allow_plaintext", &self.allow_plaintext)
             .finish()
+    }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// Whether asking again changes nothing until somebody has changed a setting.
+    fn is_final(&self) -> bool {
+        match self {
+            Self::Denied(_) | Self::Untrusted(_) => true,
+            Self::Unreachable(_) | Self::Answered(_) | Self::Unreadable(_) => false,
+        }
     }
 }
 

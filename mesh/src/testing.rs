@@ -16,9 +16,11 @@ use crate::{
     server::{Listener, Settings, Wire},
 };
 
+mod authority;
 mod consul;
 mod database;
 
+pub use authority::*;
 pub use consul::*;
 pub use database::*;
 

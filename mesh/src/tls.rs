@@ -1,24 +1,25 @@
 //! TLS on both ends of a call: rustls, HTTP/2 by ALPN, files that may change while we run.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
+    ClientConfig, ServerConfig,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+    pki_types::{CertificateDer, ServerName},
     server::WebPkiClientVerifier,
 };
 use tokio::{io::AsyncRead, io::AsyncWrite, net::TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::{app::Draining, config::duration, server::Wire};
+
+mod files;
+
+pub use files::Files;
+use files::Stamps;
+pub(crate) use files::untrusted;
 
 /// HTTP/2, and what the edge speaks beside it.
 const H2: &[u8] = b"h2";
@@ -77,7 +78,11 @@ pub struct Acceptor(Arc<Watched<Served>>);
 
 /// Calls over TLS. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Connector(Arc<Watched<ClientConfig>>);
+pub struct Connector {
+    watched: Arc<Watched<ClientConfig>>,
+    /// Whom servers have to be, in place of the host that they were reached by.
+    name: Option<Arc<str>>,
+}
 
 /// How TLS is served: on a port of gRPC, and at the edge.
 #[derive(Debug)]
@@ -89,15 +94,13 @@ struct Served {
 /// What was made of files, and is made anew when they change.
 #[derive(Debug)]
 struct Watched<C> {
-    settings: Settings,
-    make: fn(&Settings) -> anyhow::Result<C>,
+    files: Files,
+    client_auth: ClientAuth,
+    make: fn(&Files, ClientAuth) -> anyhow::Result<C>,
     current: ArcSwap<C>,
     /// When the files were changed, as far as was read.
     read: ArcSwap<Stamps>,
 }
-
-/// Of each file when it was changed, and how long it is.
-type Stamps = Vec<Option<(SystemTime, u64)>>;
 
 // === impl Settings ===
 
@@ -114,34 +117,11 @@ impl Default for Settings {
 }
 
 impl Settings {
-    fn stamps(&self) -> Stamps {
-        let files = [&self.tls_cert, &self.tls_key, &self.tls_ca];
-        let stamp = |path: &PathBuf| {
-            let file = std::fs::metadata(path).ok()?;
-            Some((file.modified().ok()?, file.len()))
-        };
-        files.into_iter().map(|path| path.as_ref().and_then(stamp)).collect()
-    }
-
-    fn identity(
-        &self,
-    ) -> anyhow::Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>> {
-        let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) else { return Ok(None) };
-        let chain = certificates(cert)?;
-        let key = PrivateKeyDer::from_pem_file(key)
-            .with_context(|| format!("cannot read a private key from {}", key.display()))?;
-        Ok(Some((chain, key)))
-    }
-
-    fn roots(&self) -> anyhow::Result<RootCertStore> {
-        let path = self.tls_ca.as_ref().context("--tls-ca is missing: whom to trust")?;
-        let mut roots = RootCertStore::empty();
-        for root in certificates(path)? {
-            roots
-                .add(root)
-                .with_context(|| format!("{} is no CA's certificate", path.display()))?;
-        }
-        Ok(roots)
+    /// The files that they name.
+    #[must_use]
+    pub fn files(&self) -> Files {
+        let Self { tls_cert: cert, tls_key: key, tls_ca: ca, .. } = self.clone();
+        Files { ca, cert, key, flags: "--tls-" }
     }
 }
 
@@ -156,7 +136,8 @@ impl Acceptor {
         if settings.tls_cert.is_none() {
             return Ok(None);
         }
-        Ok(Some(Self(Arc::new(Watched::new(settings, server_config)?))))
+        let watched = Watched::new(settings.files(), settings.client_auth, server_config)?;
+        Ok(Some(Self(Arc::new(watched))))
     }
 
     /// Shakes hands; says what certificate the client has shown.
@@ -179,20 +160,46 @@ impl Acceptor {
     }
 
     /// Looks at the files again and again until the process leaves.
-    pub(crate) async fn keep(self, draining: Draining) {
-        self.0.keep(draining).await;
+    pub(crate) async fn keep(self, every: Duration, draining: Draining) {
+        self.0.keep(every, draining).await;
     }
 }
 
 // === impl Connector ===
 
 impl Connector {
-    /// Reads the files that `settings` names: whom to trust, and what to show if asked.
+    /// Reads these files: whom to trust, and what to show if asked.
     ///
     /// # Errors
-    /// `--tls-ca` is missing, a file cannot be read, or the key is not that of the certificate.
-    pub fn new(settings: &Settings) -> anyhow::Result<Self> {
-        Ok(Self(Arc::new(Watched::new(settings, client_config)?)))
+    /// That with whom to trust is missing, one cannot be read, or the key is not that of the
+    /// certificate.
+    pub fn new(files: Files) -> anyhow::Result<Self> {
+        Self::made(files, grpc_client)
+    }
+
+    /// The same for servers of HTTP/1.1.
+    pub(crate) fn http(files: Files) -> anyhow::Result<Self> {
+        Self::made(files, http_client)
+    }
+
+    fn made(
+        files: Files,
+        make: fn(&Files, ClientAuth) -> anyhow::Result<ClientConfig>,
+    ) -> anyhow::Result<Self> {
+        let watched = Arc::new(Watched::new(files, ClientAuth::None, make)?);
+        Ok(Self { watched, name: None })
+    }
+
+    /// The same for servers whose certificates are good for `name`, by whatever host they are
+    /// reached.
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        Self { name: Some(name.into()), ..self }
+    }
+
+    /// The files it was made of.
+    pub(crate) fn files(&self) -> &Files {
+        &self.watched.files
     }
 
     /// Shakes hands with `host`, a name or an IP address (without brackets) that its certificate
@@ -206,10 +213,7 @@ impl Connector {
         host: &str,
         stream: TcpStream,
     ) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-        let host = ServerName::try_from(host.to_owned())
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let connector = TlsConnector::from(self.0.current.load_full());
-        let stream = connector.connect(host, stream).await?;
+        let stream = self.shake(host, stream).await?;
         if stream.get_ref().1.alpn_protocol() != Some(H2) {
             let error = "the server does not speak HTTP/2 over TLS (ALPN h2)";
             return Err(io::Error::new(io::ErrorKind::Unsupported, error));
@@ -217,30 +221,55 @@ impl Connector {
         Ok(stream)
     }
 
+    /// The same, whatever is spoken over it.
+    pub(crate) async fn shake(
+        &self,
+        host: &str,
+        stream: TcpStream,
+    ) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+        let host = self.name.as_deref().unwrap_or(host).to_owned();
+        let host = ServerName::try_from(host)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let connector = TlsConnector::from(self.watched.current.load_full());
+        connector.connect(host, stream).await.map_err(|error| match self.files().distrust(&error) {
+            Some(untrusted) => io::Error::new(io::ErrorKind::InvalidData, untrusted),
+            None => error,
+        })
+    }
+
+    /// Reads the files if they have changed: for those who connect seldom.
+    pub(crate) fn reload(&self) {
+        self.watched.reload();
+    }
+
     /// Looks at the files again and again until the process leaves.
-    pub async fn keep(self, draining: Draining) {
-        self.0.keep(draining).await;
+    pub(crate) async fn keep(self, every: Duration, draining: Draining) {
+        self.watched.keep(every, draining).await;
     }
 }
 
 // === impl Watched ===
 
 impl<C> Watched<C> {
-    fn new(settings: &Settings, make: fn(&Settings) -> anyhow::Result<C>) -> anyhow::Result<Self> {
+    fn new(
+        files: Files,
+        client_auth: ClientAuth,
+        make: fn(&Files, ClientAuth) -> anyhow::Result<C>,
+    ) -> anyhow::Result<Self> {
         // Before the files: what is written in between is read once more.
-        let read = settings.stamps();
-        let current = ArcSwap::from_pointee(make(settings)?);
-        Ok(Self { settings: settings.clone(), make, current, read: ArcSwap::from_pointee(read) })
+        let read = ArcSwap::from_pointee(files.stamps());
+        let current = ArcSwap::from_pointee(make(&files, client_auth)?);
+        Ok(Self { files, client_auth, make, current, read })
     }
 
     /// Reads the files if they have changed. What cannot be read leaves what was good: half of a
     /// change may be seen, and the other half comes.
     fn reload(&self) {
-        let found = self.settings.stamps();
+        let found = self.files.stamps();
         if **self.read.load() == found {
             return;
         }
-        match (self.make)(&self.settings) {
+        match (self.make)(&self.files, self.client_auth) {
             Ok(made) => {
                 self.current.store(Arc::new(made));
                 tracing::info!("certificates were read again");
@@ -253,51 +282,57 @@ impl<C> Watched<C> {
         self.read.store(Arc::new(found));
     }
 
-    async fn keep(&self, draining: Draining) {
+    async fn keep(&self, every: Duration, draining: Draining) {
         loop {
             tokio::select! {
                 () = draining.begun() => return,
-                () = tokio::time::sleep(self.settings.tls_reload) => self.reload(),
+                () = tokio::time::sleep(every) => self.reload(),
             }
         }
     }
 }
 
-/// How calls are made: for connect code of one's own. [`Connector`] keeps it up to date.
-///
-/// # Errors
-/// As [`Connector::new`].
-pub fn client_config(settings: &Settings) -> anyhow::Result<ClientConfig> {
+fn grpc_client(files: &Files, _: ClientAuth) -> anyhow::Result<ClientConfig> {
+    client_config(files, H2)
+}
+
+fn http_client(files: &Files, _: ClientAuth) -> anyhow::Result<ClientConfig> {
+    client_config(files, HTTP1)
+}
+
+fn client_config(files: &Files, speaks: &[u8]) -> anyhow::Result<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(settings.roots()?);
-    let mut config = match settings.identity()? {
-        Some((chain, key)) => builder.with_client_auth_cert(chain, key).context(MISMATCH)?,
+        .with_root_certificates(files.roots()?);
+    let mut config = match files.identity()? {
+        Some((chain, key)) => {
+            builder.with_client_auth_cert(chain, key).with_context(|| files.mismatch())?
+        }
         None => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![H2.to_vec()];
+    config.alpn_protocols = vec![speaks.to_vec()];
     Ok(config)
 }
 
-const MISMATCH: &str = "--tls-key is not the key of --tls-cert";
-
-fn server_config(settings: &Settings) -> anyhow::Result<Served> {
+fn server_config(files: &Files, client_auth: ClientAuth) -> anyhow::Result<Served> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?;
+    let flags = files.flags;
     let verifier = |optional: bool| {
-        let roots = Arc::new(settings.roots()?);
+        let roots = Arc::new(files.roots()?);
         let builder = WebPkiClientVerifier::builder_with_provider(roots, provider);
         let builder = if optional { builder.allow_unauthenticated() } else { builder };
-        builder.build().context("--tls-ca cannot verify clients")
+        builder.build().with_context(|| format!("{flags}ca cannot verify clients"))
     };
-    let builder = match settings.client_auth {
+    let builder = match client_auth {
         ClientAuth::None => builder.with_no_client_auth(),
         ClientAuth::Optional => builder.with_client_cert_verifier(verifier(true)?),
         ClientAuth::Required => builder.with_client_cert_verifier(verifier(false)?),
     };
-    let (chain, key) = settings.identity()?.context("--tls-cert and --tls-key go together")?;
-    let mut grpc = builder.with_single_cert(chain, key).context(MISMATCH)?;
+    let identity = files.identity()?;
+    let (chain, key) = identity.with_context(|| format!("{flags}cert is missing"))?;
+    let mut grpc = builder.with_single_cert(chain, key).with_context(|| files.mismatch())?;
     grpc.alpn_protocols = vec![H2.to_vec()];
     let mut edge = grpc.clone();
     edge.alpn_protocols.push(HTTP1.to_vec());
@@ -309,12 +344,4 @@ pub(crate) fn is_of(certificate: &CertificateDer<'_>, name: &str) -> bool {
     let Ok(name) = ServerName::try_from(name) else { return false };
     rustls::server::ParsedCertificate::try_from(certificate)
         .is_ok_and(|parsed| rustls::client::verify_server_name(&parsed, &name).is_ok())
-}
-
-fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let read = || format!("cannot read certificates from {}", path.display());
-    let all = CertificateDer::pem_file_iter(path).with_context(read)?;
-    let all = all.collect::<Result<Vec<_>, _>>().with_context(read)?;
-    anyhow::ensure!(!all.is_empty(), "{} holds no certificate", path.display());
-    Ok(all)
 }

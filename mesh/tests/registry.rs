@@ -4,12 +4,16 @@
 
 use std::{
     convert::Infallible,
+    net::SocketAddr,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::TokioIo;
 use mesh::{
     App, Channel, Config, Ctx,
     app::Ended,
@@ -18,7 +22,8 @@ use mesh::{
     config::Bound,
     ctx::Trace,
     registry::{Options, Registry, Snapshot},
-    testing::FakeConsul,
+    testing::{Authority, FakeConsul},
+    tls::{ClientAuth, Files, Settings},
     wire::{
         DESCRIPTORS,
         ordermesh::auth::v1::{
@@ -29,8 +34,13 @@ use mesh::{
         },
     },
 };
+use rustls::{
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    server::WebPkiClientVerifier,
+};
 use serde_json::Value;
 use tokio::{sync::oneshot, task::JoinHandle};
+use tokio_rustls::TlsAcceptor;
 use tonic::{Request, Response, Status};
 
 /// A service that answers one call.
@@ -89,6 +99,13 @@ impl Process {
         assert_eq!(self.ended.await.unwrap().unwrap(), Ended::Drained);
     }
 
+    /// Why it ended by itself.
+    async fn refused(self) -> String {
+        let ended = tokio::time::timeout(Duration::from_secs(30), self.ended).await;
+        let error = ended.expect("it should have ended").unwrap().expect_err("refused");
+        format!("{error:#}")
+    }
+
     fn id(&self) -> String {
         format!("callee-127.0.0.1-{}", self.port)
     }
@@ -131,14 +148,39 @@ fn ports(snapshot: &Snapshot) -> Vec<u16> {
 }
 
 /// Serves a Consul in memory on a socket.
-#[expect(clippy::disallowed_methods, reason = "ends with the runtime of the test")]
 async fn served(fake: &FakeConsul) -> String {
+    format!("consul://{}", listening(fake, None).await)
+}
+
+/// The same over TLS, by a certificate for 127.0.0.1; only who shows one is let in, if `mutual`.
+async fn served_over_tls(fake: &FakeConsul, authority: &Authority, mutual: bool) -> String {
+    let files = tempfile::tempdir().unwrap();
+    authority.issue(files.path(), &["127.0.0.1"]);
+    let chain = CertificateDer::from_pem_file(files.path().join("cert.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(files.path().join("key.pem")).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider));
+    let config = config.with_safe_default_protocol_versions().unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(authority.ca()).unwrap()).unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let config = if mutual {
+        config.with_client_cert_verifier(verifier.build().unwrap())
+    } else {
+        config.with_no_client_auth()
+    };
+    let config = config.with_single_cert(vec![chain], key).unwrap();
+    format!("consul+tls://{}", listening(fake, Some(Arc::new(config).into())).await)
+}
+
+#[expect(clippy::disallowed_methods, reason = "ends with the runtime of the test")]
+async fn listening(fake: &FakeConsul, tls: Option<TlsAcceptor>) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let fake = fake.clone();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let fake = fake.clone();
+            let (fake, tls) = (fake.clone(), tls.clone());
             let service = hyper::service::service_fn(move |request: http::Request<_>| {
                 let fake = fake.clone();
                 async move {
@@ -149,13 +191,18 @@ async fn served(fake: &FakeConsul) -> String {
                     Ok::<_, Infallible>(answer.expect("it is there").map(Full::new))
                 }
             });
-            let stream = hyper_util::rt::TokioIo::new(stream);
-            tokio::spawn(
-                hyper::server::conn::http1::Builder::new().serve_connection(stream, service),
-            );
+            let http = hyper::server::conn::http1::Builder::new();
+            match tls {
+                None => drop(tokio::spawn(http.serve_connection(TokioIo::new(stream), service))),
+                Some(tls) => drop(tokio::spawn(async move {
+                    // Who does not trust us hangs up; that is looked at over there.
+                    let Ok(stream) = tls.accept(stream).await else { return };
+                    let _ended = http.serve_connection(TokioIo::new(stream), service).await.is_ok();
+                })),
+            }
         }
     });
-    format!("consul://{address}")
+    address
 }
 
 #[tokio::test]
@@ -236,11 +283,114 @@ async fn the_age_of_what_is_known_and_the_registration_stand_in_the_metrics() {
     assert!(metrics.contains("\nmesh_registry_registered "), "{metrics}");
 }
 
+/// The files of one who trusts `authority`, and shows a certificate of its own for `names`.
+fn showing(authority: &Authority, to: &Path, names: &[&str]) -> Files {
+    authority.issue(to, names);
+    let (cert, key) = (to.join("cert.pem"), to.join("key.pem"));
+    Files { ca: Some(authority.ca()), cert: Some(cert), key: Some(key), ..Files::default() }
+}
+
+/// A process that trusts and shows these to Consul.
+fn on_files(url: &str, Files { ca, cert, key, .. }: Files) -> Config {
+    Config { consul_ca: ca, consul_cert: cert, consul_key: key, ..config(url) }
+}
+
+#[tokio::test]
+async fn over_tls_a_process_is_registered_and_found() {
+    let (fake, authority) = (FakeConsul::new(), Authority::new());
+    let url = served_over_tls(&fake, &authority, true).await;
+    let files = tempfile::tempdir().unwrap();
+    let files = showing(&authority, files.path(), &["anybody"]);
+    let callee = process(on_files(&url, files.clone()));
+    let id = callee.id();
+    until("registered", Duration::from_secs(5), async || fake.ids() == [id.clone()]).await;
+    fake.pass(&id, true);
+    let options = Options { tls: Some(files), ..Options::default() };
+    let registry = Registry::open(&url, &options).unwrap();
+    let found = registry.find("callee", Duration::from_secs(5)).await.unwrap();
+    assert_eq!(ports(&found), [callee.port]);
+    callee.leave().await;
+    assert!(fake.ids().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_for_everybody_is_for_consul_unless_something_else_is_named() {
+    let (fake, authority) = (FakeConsul::new(), Authority::new());
+    let url = served_over_tls(&fake, &authority, false).await;
+    let callee = process(Config { tls: authority.trust(), ..config(&url) });
+    until("registered", Duration::from_secs(5), async || !fake.ids().is_empty()).await;
+    callee.leave().await;
+    let other = Authority::new();
+    let named = Config { tls: other.trust(), ..on_files(&url, authority.files()) };
+    let callee = process(named);
+    until("registered", Duration::from_secs(5), async || !fake.ids().is_empty()).await;
+    callee.leave().await;
+}
+
+#[tokio::test]
+async fn a_process_that_does_not_trust_its_registry_ends_and_says_what_to_do() {
+    let (fake, authority) = (FakeConsul::new(), Authority::new());
+    let url = served_over_tls(&fake, &authority, false).await;
+    let plain = served(&fake).await.replace("consul://", "consul+tls://");
+    let other_name = url.replace("127.0.0.1", "localhost");
+    for (url, ca, words) in [
+        (&url, Authority::new(), "--consul-ca names the file with who has"),
+        (&plain, Authority::new(), "it does not speak TLS"),
+        (&other_name, authority, "not valid for name \"localhost\""),
+    ] {
+        let error = process(on_files(url, ca.files())).refused().await;
+        assert!(error.starts_with("cannot register: there is no trust"), "{error}");
+        assert!(error.contains(words), "{error}");
+    }
+    assert!(fake.ids().is_empty());
+}
+
+#[tokio::test]
+async fn files_for_consul_that_cannot_be_used_are_an_error_at_start() {
+    let authority = Authority::new();
+    let nowhere = Files { ca: Some("/nowhere/ca.pem".into()), ..Files::default() };
+    let lone = Files { key: Some(authority.ca()), ..authority.files() };
+    for (files, words) in [
+        (Files::default(), "--consul-ca is missing"),
+        (nowhere, "/nowhere/ca.pem"),
+        (lone, "--consul-cert and --consul-key go together"),
+    ] {
+        let config = on_files("consul+tls://127.0.0.1:8501", files);
+        let error = App::new("callee", DESCRIPTORS, config).expect_err(words);
+        assert!(format!("{error:#}").contains(words), "{error:#}");
+    }
+}
+
+#[tokio::test]
+async fn consul_is_told_how_to_ask_one_who_serves_tls() {
+    let (fake, authority) = (FakeConsul::new(), Authority::new());
+    let url = served(&fake).await;
+    for (client_auth, parameters, grpc) in [
+        (ClientAuth::None, "", true),
+        (ClientAuth::Optional, "", true),
+        // It would have to show a certificate.
+        (ClientAuth::Required, "", false),
+        (ClientAuth::Required, "?check=grpc", true),
+        (ClientAuth::None, "?check=ttl", false),
+    ] {
+        let tls = Settings { client_auth, ..authority.settings(&["127.0.0.1"]) };
+        let callee = process(Config { tls, ..config(&format!("{url}{parameters}")) });
+        let id = callee.id();
+        until("registered", Duration::from_secs(5), async || fake.ids() == [id.clone()]).await;
+        let check = fake.registered(&id).unwrap()["Check"].clone();
+        assert_eq!(check["GRPCUseTLS"] == true, grpc, "{client_auth:?} {parameters} {check}");
+        assert_eq!(check["TTL"] == "15s", !grpc, "{client_auth:?} {parameters} {check}");
+        callee.leave().await;
+    }
+}
+
 /// An agent of the real Consul, killed at the end of the test.
 struct Agent {
     child: Child,
     ports: Vec<u16>,
-    rules: &'static str,
+    rules: String,
+    /// Whom it trusts.
+    ca: Option<PathBuf>,
 }
 
 /// Lets in only whoever has a token; this one may do everything.
@@ -248,15 +398,28 @@ const RULES: &str = r#"acl { enabled = true  default_policy = "deny"  tokens { m
 const MASTER: &str = "7f3b6d0e-5c1a-4c55-9c39-9f1d9c3f0a11";
 
 impl Agent {
-    async fn start(rules: &'static str) -> Self {
-        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let sockets: Vec<_> = (0..5).map(|_| free()).collect();
-        let ports = sockets.iter().map(|it| it.local_addr().unwrap().port()).collect();
-        drop(sockets);
-        Self::start_on(ports, rules).await
+    async fn start(rules: &str) -> Self {
+        Self::trusting(None, rules).await
     }
 
-    async fn start_on(ports: Vec<u16>, rules: &'static str) -> Self {
+    async fn trusting(ca: Option<&Path>, rules: &str) -> Self {
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let ports = || {
+            let sockets: Vec<_> = (0..6).map(|_| free()).collect();
+            sockets.iter().map(|it| it.local_addr().unwrap().port()).collect()
+        };
+        for _ in 0..4 {
+            if let Some(agent) = Self::start_on(ports(), ca, rules).await {
+                return agent;
+            }
+            // Somebody was faster at one of the ports.
+        }
+        let agent = Self::start_on(ports(), ca, rules).await;
+        agent.expect("Consul ends at once, whatever ports it is given")
+    }
+
+    /// `None` if it ended at once.
+    async fn start_on(ports: Vec<u16>, ca: Option<&Path>, rules: &str) -> Option<Self> {
         let program = std::env::var("ORDERMESH_TEST_CONSUL");
         let program = program.expect("ORDERMESH_TEST_CONSUL names Consul's program");
         let version = Command::new(&program).arg("version").output().unwrap();
@@ -271,20 +434,41 @@ impl Agent {
         for (flag, port) in flags.into_iter().zip(&ports) {
             command.arg(flag).arg(port.to_string());
         }
+        if let Some(ca) = ca {
+            // Its checks trust whom the system trusts.
+            command.args(["-https-port", &ports[5].to_string()]).env("SSL_CERT_FILE", ca);
+        }
         if !rules.is_empty() {
             command.args(["-hcl", rules]);
         }
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let mut agent = Self { child, ports, rules };
+        let mut agent = Self { child, ports, rules: rules.to_owned(), ca: ca.map(Path::to_owned) };
         let api = agent.api();
+        let mut ended = false;
         until("Consul's leader", Duration::from_secs(20), async || {
-            assert!(agent.child.try_wait().unwrap().is_none(), "Consul ended at once");
+            ended = agent.child.try_wait().unwrap().is_some();
             let url = format!("{api}/v1/status/leader");
             let answer = ask(http::Method::GET, &url, String::new()).await;
-            answer.is_some_and(|(_, leader)| leader.as_str().is_some_and(|it| !it.is_empty()))
+            ended || answer.is_some_and(|(_, it)| it.as_str().is_some_and(|it| !it.is_empty()))
         })
         .await;
-        agent
+        (!ended).then_some(agent)
+    }
+
+    /// One that serves HTTPS, too, by a certificate of `authority` for 127.0.0.1. Only who shows
+    /// one is let in, if `mutual`.
+    async fn start_over_tls(authority: &Authority, files: &Path, mutual: bool) -> (Self, String) {
+        authority.issue(files, &["127.0.0.1"]);
+        let shown = |name: &str| files.join(name).display().to_string();
+        let (ca, cert, key) = (authority.ca(), shown("cert.pem"), shown("key.pem"));
+        let rules = format!(
+            "ca_file = \"{}\"  cert_file = \"{cert}\"  key_file = \"{key}\"  \
+             verify_incoming_https = {mutual}",
+            ca.display(),
+        );
+        let agent = Self::trusting(Some(&ca), &rules).await;
+        let url = format!("consul+tls://127.0.0.1:{}", agent.ports[5]);
+        (agent, url)
     }
 
     fn kill(&mut self) {
@@ -295,7 +479,9 @@ impl Agent {
     /// The same address, with nothing remembered.
     async fn again(mut self) -> Self {
         self.kill();
-        Self::start_on(self.ports.clone(), self.rules).await
+        Self::start_on(self.ports.clone(), self.ca.as_deref(), &self.rules)
+            .await
+            .expect("its ports are free")
     }
 
     fn api(&self) -> String {
@@ -486,5 +672,62 @@ mod on_consul {
         let found = registry.find("callee", Duration::from_secs(5)).await.unwrap();
         assert_eq!(ports(&found), [callee.port]);
         callee.leave().await;
+    }
+
+    #[tokio::test]
+    #[ignore = "needs consul"]
+    async fn over_tls_registered_checked_found_called_and_deregistered() {
+        let (authority, files) = (Authority::new(), tempfile::tempdir().unwrap());
+        let (agent, url) = Agent::start_over_tls(&authority, files.path(), false).await;
+        let over_tls = || Config { tls: authority.settings(&["127.0.0.1"]), ..config(&url) };
+        let callee = process(over_tls());
+        let caller = App::new("caller", DESCRIPTORS, over_tls()).unwrap();
+        let channel = caller.channel("callee");
+        until("its check passes", CHECKED, async || agent.passing("callee").await == 1).await;
+        until("found", CHECKED, async || call(&channel).await.is_ok()).await;
+        let (_, checks) = get(&agent.api(), "/v1/agent/checks").await;
+        let check = &checks[format!("service:{}", callee.id())];
+        assert_eq!(check["Type"], "grpc", "{check}");
+        callee.leave().await;
+        assert!(agent.services().await.is_empty());
+    }
+
+    #[tokio::test]
+    #[ignore = "needs consul"]
+    async fn a_wrong_authority_ends_a_process_with_what_to_do() {
+        let (authority, files) = (Authority::new(), tempfile::tempdir().unwrap());
+        let (agent, url) = Agent::start_over_tls(&authority, files.path(), false).await;
+        let error = process(on_files(&url, Authority::new().files())).refused().await;
+        assert!(error.contains("UnknownIssuer") && error.contains("--consul-ca"), "{error}");
+        assert!(agent.services().await.is_empty());
+    }
+
+    #[tokio::test]
+    #[ignore = "needs consul"]
+    async fn a_certificate_that_consul_demands_is_shown_and_who_demands_one_tells_it_how_it_is() {
+        let (authority, files) = (Authority::new(), tempfile::tempdir().unwrap());
+        let (agent, url) = Agent::start_over_tls(&authority, files.path(), true).await;
+        // None to show, and one of a stranger.
+        let (stranger, own) = (Authority::new(), tempfile::tempdir().unwrap());
+        let strange = showing(&stranger, own.path(), &["callee"]);
+        let strange = Files { ca: Some(authority.ca()), ..strange };
+        for (files, words) in [
+            (authority.files(), "--consul-cert and --consul-key name ours"),
+            (strange, "it does not take what --consul-cert names"),
+        ] {
+            let error = process(on_files(&url, files)).refused().await;
+            assert!(error.contains(words), "{error}");
+        }
+        let tls = Settings {
+            client_auth: ClientAuth::Required,
+            ..authority.settings(&["127.0.0.1", "callee"])
+        };
+        let callee = process(Config { tls, ..config(&url) });
+        until("it passes", CHECKED, async || agent.passing("callee").await == 1).await;
+        let (_, checks) = get(&agent.api(), "/v1/agent/checks").await;
+        let check = &checks[format!("service:{}", callee.id())];
+        assert_eq!(check["Type"], "ttl", "{check}");
+        callee.leave().await;
+        assert!(agent.services().await.is_empty());
     }
 }

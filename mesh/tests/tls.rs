@@ -1,7 +1,11 @@
 //! TLS and mTLS over real sockets, with certificates made for each test.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -10,17 +14,21 @@ use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mesh::{
-    App, Config,
+    App, Channel, Config,
     auth::{
         Jwk, Keys,
         token::{Claims, ISSUER},
     },
     config::Bound,
+    registry::Address,
+    testing::Authority,
     tls::{ClientAuth, Connector, Settings},
-    wire::DESCRIPTORS,
+    wire::{
+        DESCRIPTORS,
+        ordermesh::auth::v1::{GetJwksRequest, tokens_service_client::TokensServiceClient},
+    },
 };
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use tempfile::TempDir;
+use rcgen::KeyPair;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -30,54 +38,6 @@ use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// An authority, and a folder with its certificate and those it issues.
-struct Authority {
-    folder: TempDir,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-// === impl Authority ===
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&key).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("ca.pem"), certificate.pem()).unwrap();
-        Self { folder, issuer: Issuer::new(params, key) }
-    }
-
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// Issues a certificate for these names, and writes it with its key into `to`.
-    fn issue(&self, to: &Path, names: &[&str]) {
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let key = KeyPair::generate().unwrap();
-        let issued = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
-        std::fs::write(to.join("key.pem"), key.serialize_pem()).unwrap();
-        std::fs::write(to.join("cert.pem"), issued.pem()).unwrap();
-    }
-
-    /// A certificate for `names`, and trust in this authority.
-    fn settings(&self, names: &[&str]) -> Settings {
-        self.issue(self.path(), names);
-        Settings {
-            tls_cert: Some(self.path().join("cert.pem")),
-            tls_key: Some(self.path().join("key.pem")),
-            ..self.trust()
-        }
-    }
-
-    /// Trust in this authority, and nothing to show.
-    fn trust(&self) -> Settings {
-        Settings { tls_ca: Some(self.path().join("ca.pem")), ..Settings::default() }
-    }
-}
 
 /// Serves on a free port until the sender is dropped.
 #[expect(clippy::disallowed_methods, reason = "a process of its own in a test")]
@@ -111,7 +71,7 @@ async fn call(
     authorization: &str,
 ) -> anyhow::Result<HeaderMap> {
     let stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    let stream = Connector::new(client)?.connect(host, stream).await?;
+    let stream = Connector::new(client.files())?.connect(host, stream).await?;
     let handshake =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
     let (mut sender, connection) = handshake.await?;
@@ -172,8 +132,8 @@ async fn a_channel_speaks_tls_to_whom_it_trusts_and_to_nobody_else() {
 async fn who_must_show_a_certificate_is_not_served_without_a_good_one() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let server = authority.settings(&["localhost"]);
-    let client = Authority { folder: tempfile::tempdir().unwrap(), issuer: authority.issuer };
-    client.issue(client.path(), &["orders"]);
+    let client = tempfile::tempdir().unwrap();
+    authority.issue(client.path(), &["orders"]);
     let trust = Settings { tls_ca: server.tls_ca.clone(), ..Settings::default() };
     let own = |folder: &Path| Settings {
         tls_cert: Some(folder.join("cert.pem")),
@@ -245,9 +205,10 @@ impl Tokens {
     }
 }
 
-/// Open to all, so that nothing but its token can be wrong about a caller.
-#[derive(Clone, Debug)]
-struct Open;
+/// Open to all, so that nothing but its token can be wrong about a caller. Notes the schemes of
+/// requests.
+#[derive(Clone, Debug, Default)]
+struct Open(Arc<Mutex<Vec<String>>>);
 
 impl tonic::server::NamedService for Open {
     const NAME: &'static str = "ordermesh.auth.v1.TokensService";
@@ -265,7 +226,9 @@ impl tower::Service<Request<tonic::body::Body>> for Open {
         std::task::Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: Request<tonic::body::Body>) -> Self::Future {
+    fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
+        let scheme = request.uri().scheme_str().unwrap_or_default().to_owned();
+        self.0.lock().unwrap().push(scheme);
         std::future::ready(Ok(tonic::Status::ok("").into_http()))
     }
 }
@@ -283,7 +246,7 @@ async fn a_service_shows_the_certificate_of_the_service_that_its_token_names() {
     let app = App::new("hop", DESCRIPTORS, config).unwrap();
     let port = app.address().port();
     let (_stop, stopped) = oneshot::channel::<()>();
-    tokio::spawn(app.keys(tokens.keys.clone()).grpc(Open).serve(async {
+    tokio::spawn(app.keys(tokens.keys.clone()).grpc(Open::default()).serve(async {
         let _stopped = stopped.await.is_ok();
     }));
     const RPC: &str = "ordermesh.auth.v1.TokensService/GetJwks";
@@ -291,6 +254,44 @@ async fn a_service_shows_the_certificate_of_the_service_that_its_token_names() {
         let token = format!("Bearer {}", tokens.of_service(name));
         let answer = call(port, "localhost", &client, RPC, &token).await.unwrap();
         assert_eq!(answer["grpc-status"], expected, "{name}: {answer:?}");
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a process of its own in a test")]
+#[tokio::test]
+async fn a_request_says_over_what_it_goes() {
+    let authority = Authority::new();
+    for (tls, expected) in
+        [(Settings::default(), "http"), (authority.settings(&["127.0.0.1"]), "https")]
+    {
+        let open = Open::default();
+        let config =
+            Config { tls: tls.clone(), ..Config::for_tests(Bound::free().unwrap(), "static://") };
+        let app = App::new("hop", DESCRIPTORS, config).unwrap();
+        let at: Address = app.address().to_string().parse().unwrap();
+        let (_stop, stopped) = oneshot::channel::<()>();
+        tokio::spawn(app.grpc(open.clone()).serve(async {
+            let _stopped = stopped.await.is_ok();
+        }));
+        let channel = match tls.tls_ca {
+            Some(_) => {
+                let connector = Connector::new(authority.files()).unwrap();
+                Channel::over_tls("hop", &[at], connector)
+            }
+            None => Channel::to("hop", &[at]),
+        };
+        let mut client = TokensServiceClient::new(channel);
+        // It answers nothing; what it was asked counts. On a busy machine it may be asked too late.
+        let mut asked = Vec::new();
+        for _ in 0..10 {
+            let called = client.get_jwks(GetJwksRequest::default());
+            let _answer = mesh::ctx::background("ask", PATIENCE, None, called).await.is_ok();
+            asked.clone_from(&open.0.lock().unwrap());
+            if !asked.is_empty() {
+                break;
+            }
+        }
+        assert!(!asked.is_empty() && asked.iter().all(|it| it == expected), "{asked:?}");
     }
 }
 

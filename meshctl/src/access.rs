@@ -7,6 +7,7 @@ use mesh::{
     Channel, Ctx,
     ctx::Trace,
     registry::{Options, Registry},
+    tls::{Connector, Files},
     wire::ordermesh::auth::v1::{
         IssueTokenRequest, PasswordCredential, issue_token_request::Credential,
         tokens_service_client::TokensServiceClient,
@@ -31,12 +32,22 @@ const LOOK_UP: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, clap::Args)]
 pub struct Access {
     /// The services, as `static://?name=host:port&name=host:port`, or a registry that knows
-    /// them: `consul://host:port`, `dns://?suffix=domain&port=port`.
+    /// them: `consul://host:port`, `consul+tls://host:port`, `dns://?suffix=domain&port=port`.
     #[arg(long, env = "MESHCTL_REGISTRY", global = true, default_value = "static://?")]
     pub registry: String,
     /// Allows plaintext beyond loopback to the registry.
     #[arg(long, env = "MESHCTL_ALLOW_PLAINTEXT", global = true)]
     pub allow_plaintext: bool,
+    /// File with the certificates that the services' must be issued by, as PEM: they are called
+    /// over TLS then, and a registry `consul+tls://host:port` is trusted by the same.
+    #[arg(long, env = "MESHCTL_CA", global = true)]
+    pub ca: Option<PathBuf>,
+    /// File with the certificate that is shown to them, as PEM.
+    #[arg(long, env = "MESHCTL_CERT", global = true, requires_all = ["ca", "key"])]
+    pub cert: Option<PathBuf>,
+    /// File with its private key, as PEM.
+    #[arg(long, env = "MESHCTL_KEY", global = true, requires = "cert")]
+    pub key: Option<PathBuf>,
     /// The e-mail address of an account with the role `admin`.
     #[arg(long, env = "MESHCTL_EMAIL", global = true)]
     pub email: Option<String>,
@@ -78,13 +89,23 @@ impl Access {
     /// # Errors
     /// The registry or a file cannot be read, nothing says who asks, or the mesh refuses it.
     pub async fn sign_in(self) -> anyhow::Result<Mesh> {
-        let options = Options { allow_plaintext: self.allow_plaintext, ..Options::from_env() };
+        let files = Files { ca: self.ca, cert: self.cert, key: self.key, flags: "--" };
+        let options = Options {
+            allow_plaintext: self.allow_plaintext,
+            tls: Some(files.clone()),
+            ..Options::from_env()
+        };
+        let trusts = files.ca.is_some();
+        let connector = trusts.then(|| Connector::new(files)).transpose()?;
         let registry = Registry::open(&self.registry, &options)?;
         let mut channels = Vec::new();
         for name in SERVICES {
             let known = registry.find(name, LOOK_UP).await?.addresses();
             if !known.is_empty() {
-                channels.push(Channel::to(name, &known));
+                channels.push(match &connector {
+                    Some(connector) => Channel::over_tls(name, &known, connector.clone()),
+                    None => Channel::to(name, &known),
+                });
             }
         }
         let token = match (&self.token_file, self.email, &self.password_file) {
@@ -146,7 +167,10 @@ impl Mesh {
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Refused> {
         let answer = Ctx::root(self.timeout, Trace::new()).scope(Box::pin(call)).await;
-        let refused = |status| Refused { service: service.to_owned(), status };
+        let refused = |status| {
+            let trouble = self.channel(service).ok().and_then(|it| it.trouble());
+            Refused { service: service.to_owned(), status, trouble }
+        };
         answer.map(Response::into_inner).map_err(refused)
     }
 
@@ -218,9 +242,10 @@ impl<T> Heard<T> {
 
 async fn issue(users: Channel, credential: PasswordCredential) -> anyhow::Result<String> {
     let request = IssueTokenRequest { credential: Some(Credential::Password(credential)) };
-    let mut users = TokensServiceClient::new(users);
-    let answer = Ctx::root(SIGN_IN, Trace::new()).scope(users.issue_token(request)).await;
-    let refused = |status| Refused { service: "users".to_owned(), status };
+    let mut client = TokensServiceClient::new(users.clone());
+    let answer = Ctx::root(SIGN_IN, Trace::new()).scope(client.issue_token(request)).await;
+    let refused =
+        |status| Refused { service: "users".to_owned(), status, trouble: users.trouble() };
     Ok(answer.map_err(refused).context("cannot sign in")?.into_inner().access_token)
 }
 
@@ -235,4 +260,82 @@ fn secret(path: &PathBuf) -> anyhow::Result<String> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::Parser as _;
+    use mesh::{
+        App, Config,
+        config::Bound,
+        testing::Authority,
+        tls::{ClientAuth, Settings},
+        wire::DESCRIPTORS,
+    };
+    use tokio::sync::oneshot;
+
+    use crate::{cli, error::advice};
+
+    /// A process that serves as `users`, until the sender is dropped; and where that is.
+    #[expect(clippy::disallowed_methods, reason = "a process of its own in a test")]
+    fn users(tls: Settings) -> (String, oneshot::Sender<()>) {
+        let config = Config { tls, ..Config::for_tests(Bound::free().unwrap(), "static://") };
+        let app = App::new("users", DESCRIPTORS, config).unwrap();
+        let registry = format!("static://?users={}", app.address());
+        let (stop, stopped) = oneshot::channel::<()>();
+        tokio::spawn(app.serve(async {
+            let _stopped = stopped.await.is_ok();
+        }));
+        (registry, stop)
+    }
+
+    /// Whether the program, which signs in at a process that issues no tokens, says these words; on
+    /// a busy machine a call may end before there is anything to say, so it is made again.
+    async fn hears(registry: &str, trust: &[(&str, &Path)], words: &str) {
+        let password = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(password.path(), "x").unwrap();
+        let password = password.path().display().to_string();
+        let mut flags = vec!["meshctl", "--registry", registry, "--email", "a@example.com"];
+        flags.extend(["--password-file", password.as_str(), "sagas", "list"]);
+        for (flag, path) in trust {
+            flags.extend([*flag, path.to_str().unwrap()]);
+        }
+        let mut said = String::new();
+        for _ in 0..10 {
+            let cli = cli::Cli::try_parse_from(&flags).unwrap();
+            let error = cli::run(cli).await.expect_err("it issues no tokens");
+            said = format!("{error:#}; try: {}", advice(&error).unwrap_or_default());
+            if said.contains(words) {
+                return;
+            }
+        }
+        panic!("{words} was not said, but {said}");
+    }
+
+    #[tokio::test]
+    async fn a_mesh_that_serves_tls_is_called_by_who_trusts_it_and_others_hear_what_to_do() {
+        let (authority, stranger) = (Authority::new(), Authority::new());
+        let (registry, _stop) = users(authority.settings(&["127.0.0.1"]));
+        // It is reached, and says that it has no such rpc.
+        hears(&registry, &[("--ca", &authority.ca())], "Unimplemented").await;
+        let words = "--ca names the file with who has";
+        hears(&registry, &[("--ca", &stranger.ca())], words).await;
+        hears(&registry, &[], "if it serves TLS, call it with --ca").await;
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_shown_to_who_asks_for_one() {
+        let authority = Authority::new();
+        let own = Settings {
+            client_auth: ClientAuth::Required,
+            ..authority.settings(&["127.0.0.1", "operator"])
+        };
+        let (registry, _stop) = users(own.clone());
+        let (ca, cert, key) = (own.tls_ca.unwrap(), own.tls_cert.unwrap(), own.tls_key.unwrap());
+        let all: [(&str, &Path); 3] = [("--ca", &ca), ("--cert", &cert), ("--key", &key)];
+        hears(&registry, &all, "Unimplemented").await;
+        hears(&registry, &all[..1], "--cert and --key name ours").await;
+    }
 }

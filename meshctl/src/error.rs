@@ -10,6 +10,8 @@ pub struct Refused {
     pub service: String,
     /// What it said.
     pub status: Status,
+    /// Why it cannot be reached, where that is known.
+    pub trouble: Option<String>,
 }
 
 /// The next step, for the failures that have one.
@@ -26,9 +28,15 @@ pub fn advice(error: &anyhow::Error) -> Option<String> {
             "ask as an account with the role `admin`; another admin can give it by SetRoles"
                 .to_owned()
         }
+        // What has to do with certificates says what to do by itself.
+        (Code::Unavailable | Code::DeadlineExceeded, _)
+            if refused.trouble.as_ref().is_some_and(|it| it.contains("--")) =>
+        {
+            return None;
+        }
         (Code::Unavailable | Code::DeadlineExceeded, _) => format!(
             "is `{service}` running? Compare --registry with where it listens, and look at \
-             /readyz on its admin port"
+             /ready on its admin port; if it serves TLS, call it with --ca"
         ),
         (Code::NotFound, _) => "look the name up: `order explain`, `sagas list` and \
                                 `dead-letters list` print whole names"
@@ -65,8 +73,11 @@ impl Refused {
 
 impl std::fmt::Display for Refused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { service, status } = self;
+        let Self { service, status, trouble } = self;
         write!(f, "{service}: {}", status.message())?;
+        if let Some(trouble) = trouble {
+            write!(f, ": {trouble}")?;
+        }
         match status::reason(status) {
             Some(info) => write!(f, " ({})", info.reason),
             None => write!(f, " ({:?})", status.code()),
@@ -89,8 +100,12 @@ mod tests {
             (Code::NotFound, "sagas list"),
         ] {
             let status = Status::new(code, "no");
-            let error =
-                anyhow::Error::from(Refused { service: "orders".to_owned(), status }).context("x");
+            let error = anyhow::Error::from(Refused {
+                service: "orders".to_owned(),
+                status,
+                trouble: None,
+            })
+            .context("x");
             assert!(format!("{error:#}").starts_with("x: orders: no"));
             assert!(advice(&error).unwrap().contains(expected), "{code:?}");
         }

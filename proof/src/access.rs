@@ -7,6 +7,7 @@ use mesh::{
     Channel, Ctx,
     ctx::Trace,
     registry::{Options, Registry},
+    tls::{Connector, Files},
     wire::ordermesh::auth::v1::{
         ClientCredential, IssueTokenRequest, PasswordCredential, issue_token_request::Credential,
         tokens_service_client::TokensServiceClient,
@@ -27,9 +28,27 @@ const LOOK_UP: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, clap::Args)]
 pub struct Place {
     /// The services, as `static://?name=host:port&name=host:port`, or a registry that knows
-    /// them: `consul://host:port`.
+    /// them: `consul://host:port`, `consul+tls://host:port`.
     #[arg(long, env = "MESHPROOF_REGISTRY")]
     pub registry: String,
+    /// Whom to trust.
+    #[command(flatten)]
+    pub trust: Trust,
+}
+
+/// Where a mesh serves TLS: whom to trust, and what to show.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Trust {
+    /// File with the certificates that the services' must be issued by, as PEM: they are called
+    /// over TLS then, and a registry `consul+tls://host:port` is trusted by the same.
+    #[arg(long, env = "MESHPROOF_CA")]
+    pub ca: Option<PathBuf>,
+    /// File with the certificate that is shown to them, as PEM.
+    #[arg(long, env = "MESHPROOF_CERT", requires_all = ["ca", "key"])]
+    pub cert: Option<PathBuf>,
+    /// File with its private key, as PEM.
+    #[arg(long, env = "MESHPROOF_KEY", requires = "cert")]
+    pub key: Option<PathBuf>,
 }
 
 /// Who asks: a token, an account, or the client `proof`.
@@ -58,11 +77,20 @@ impl Place {
     /// The service of this name, if the registry knows it.
     ///
     /// # Errors
-    /// The registry cannot be read.
+    /// The registry cannot be read, or a file of those that say whom to trust.
     pub async fn find(&self, name: &str) -> anyhow::Result<Option<Channel>> {
-        let registry = Registry::open(&self.registry, &Options::from_env())?;
+        let Trust { ca, cert, key } = self.trust.clone();
+        let files = Files { ca, cert, key, flags: "--" };
+        let options = Options { tls: Some(files.clone()), ..Options::from_env() };
+        let registry = Registry::open(&self.registry, &options)?;
         let addresses = registry.find(name, LOOK_UP).await?.addresses();
-        Ok((!addresses.is_empty()).then(|| Channel::to(name, &addresses)))
+        if addresses.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(match files.ca {
+            Some(_) => Channel::over_tls(name, &addresses, Connector::new(files)?),
+            None => Channel::to(name, &addresses),
+        }))
     }
 
     /// The service of this name.
@@ -111,9 +139,17 @@ impl Identity {
 /// The users service cannot be reached or refuses it.
 pub async fn sign_in(users: Channel, credential: Credential) -> anyhow::Result<Authorization> {
     let request = IssueTokenRequest { credential: Some(credential) };
-    let mut users = TokensServiceClient::new(users);
-    let signed_in = Ctx::root(SIGN_IN, Trace::new()).scope(users.issue_token(request)).await;
-    bearer(&signed_in.context("cannot sign in")?.into_inner().access_token)
+    let mut client = TokensServiceClient::new(users.clone());
+    let signed_in = Ctx::root(SIGN_IN, Trace::new()).scope(client.issue_token(request)).await;
+    let why = || match users.trouble() {
+        // What has to do with certificates says what to do by itself.
+        Some(trouble) if trouble.contains("--") => format!("cannot sign in: {trouble}"),
+        Some(trouble) => {
+            format!("cannot sign in: {trouble}; a mesh that serves TLS is called with --ca")
+        }
+        None => "cannot sign in".to_owned(),
+    };
+    bearer(&signed_in.with_context(why)?.into_inner().access_token)
 }
 
 /// A request in somebody's name.
@@ -132,4 +168,75 @@ fn secret(path: &PathBuf) -> anyhow::Result<String> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh::{
+        App, Config,
+        config::Bound,
+        testing::Authority,
+        tls::{ClientAuth, Settings},
+        wire::DESCRIPTORS,
+    };
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    /// A process that serves as `users`, until the sender is dropped; and where that is.
+    #[expect(clippy::disallowed_methods, reason = "a process of its own in a test")]
+    fn users(tls: Settings) -> (Place, oneshot::Sender<()>) {
+        let config = Config { tls, ..Config::for_tests(Bound::free().unwrap(), "static://") };
+        let app = App::new("users", DESCRIPTORS, config).unwrap();
+        let registry = format!("static://?users={}", app.address());
+        let (stop, stopped) = oneshot::channel::<()>();
+        tokio::spawn(app.serve(async {
+            let _stopped = stopped.await.is_ok();
+        }));
+        (Place { registry, trust: Trust::default() }, stop)
+    }
+
+    /// Whether who is refused hears these words; on a busy machine a call may end before there is
+    /// anything to say, so it is made again.
+    async fn hears(place: &Place, trust: Trust, words: &str) {
+        let place = Place { trust, ..place.clone() };
+        let mut said = String::new();
+        for _ in 0..10 {
+            let users = place.channel("users").await.unwrap();
+            let (email, password) = ("a@example.com".to_owned(), "x".to_owned());
+            let credential = Credential::Password(PasswordCredential { email, password });
+            let error = sign_in(users, credential).await.expect_err("it issues no tokens");
+            said = format!("{error:#}");
+            if said.contains(words) {
+                return;
+            }
+        }
+        panic!("{words} was not said, but {said}");
+    }
+
+    #[tokio::test]
+    async fn a_mesh_that_serves_tls_is_called_by_who_trusts_it_and_others_hear_what_to_do() {
+        let authority = Authority::new();
+        let (place, _stop) = users(authority.settings(&["127.0.0.1"]));
+        let trust = |ca: &Authority| Trust { ca: Some(ca.ca()), ..Trust::default() };
+        // It is reached, and says that it has no such rpc.
+        hears(&place, trust(&authority), "not implemented").await;
+        let words = "UnknownIssuer: nobody in ";
+        hears(&place, trust(&Authority::new()), words).await;
+        hears(&place, Trust::default(), "serves TLS is called with --ca").await;
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_shown_to_who_asks_for_one() {
+        let authority = Authority::new();
+        let tls = Settings {
+            client_auth: ClientAuth::Required,
+            ..authority.settings(&["127.0.0.1", "proof"])
+        };
+        let (place, _stop) = users(tls.clone());
+        let ca = Trust { ca: tls.tls_ca.clone(), ..Trust::default() };
+        let own = Trust { cert: tls.tls_cert.clone(), key: tls.tls_key.clone(), ..ca.clone() };
+        hears(&place, own, "not implemented").await;
+        hears(&place, ca, "--cert and --key name ours").await;
+    }
 }

@@ -55,9 +55,9 @@ pub enum Bench {
 /// Where the mesh is, and how long to load it.
 #[derive(Debug, clap::Args)]
 pub struct Orders {
-    /// The services, as `static://?name=host:port`.
-    #[arg(long)]
-    pub registry: String,
+    /// Where the mesh is.
+    #[command(flatten)]
+    pub place: Place,
     /// The provider's simulator, as `http://host:port`.
     #[arg(long)]
     pub psp: String,
@@ -119,7 +119,7 @@ impl Bench {
 
 impl Orders {
     async fn measure(self) -> anyhow::Result<Value> {
-        let place = Place { registry: self.registry.clone() };
+        let place = &self.place;
         let pids: Vec<u32> =
             self.pids.iter().filter_map(|pair| pair.rsplit_once('=')?.1.parse().ok()).collect();
         let resident = cpu::resident(&pids);
@@ -223,7 +223,8 @@ impl Orders {
 
     async fn pair(&self, buyer: &Buyer, registry: &str) -> anyhow::Result<pair::Pair> {
         // What is accepted has to be carried out before the other's turn, which takes longer.
-        pair::measure(buyer, registry, &self.pair_pids, self.each / 3, self.provider).await
+        let place = Place { registry: registry.to_owned(), ..self.place.clone() };
+        pair::measure(buyer, &place, &self.pair_pids, self.each / 3, self.provider).await
     }
 
     /// Tells the simulator to take its time over every authorization.
@@ -251,15 +252,15 @@ impl Orders {
 
     /// What the services say of themselves, as the admin reads it.
     async fn sources(&self) -> anyhow::Result<Sources> {
-        let place = Place { registry: self.registry.clone() };
+        let place = &self.place;
         let identity = Identity {
             token_file: None,
             email: Some(self.admin.clone()),
             password_file: Some(self.admin_password_file.clone()),
             client_secret_file: None,
         };
-        let authorization = identity.sign_in(&place).await?;
-        let services = Sources::services(&place).await?;
+        let authorization = identity.sign_in(place).await?;
+        let services = Sources::services(place).await?;
         Ok(Sources { services, authorization, provider: None, maildir: None, history: None })
     }
 

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::interop::{self, Server};
+use crate::interop::{self, Certificates, Server};
 use crate::report::Tally;
 use crate::{say, tools};
 
@@ -56,24 +56,42 @@ pub(crate) fn tally(root: &Path) -> Tally {
         Ok(program) => program,
         Err(error) => return Tally::left_out(format!("h2spec: {error:#}")),
     };
+    let certificates = match Certificates::make(root) {
+        Ok(certificates) => certificates,
+        Err(error) => {
+            say::note(&format!("    FAILED: certificates: {error:#}"));
+            return Tally::one(false);
+        }
+    };
     let mut tally = Tally::default();
     for (what, server, path) in LISTENERS {
-        match judge(root, &program, server, path) {
-            Ok(cases) => tally.add(counted(what, &cases)),
-            Err(error) => {
-                say::note(&format!("    FAILED: {what}: {error:#}"));
-                tally.add(Tally::one(false));
+        for (over, tls) in [("", None), (" over TLS", Some(&certificates))] {
+            let what = format!("{what}{over}");
+            match judge(root, &program, server, path, tls) {
+                Ok(cases) => tally.add(counted(&what, &cases)),
+                Err(error) => {
+                    say::note(&format!("    FAILED: {what}: {error:#}"));
+                    tally.add(Tally::one(false));
+                }
             }
         }
     }
     tally
 }
 
-fn judge(root: &Path, program: &Path, server: &str, path: &str) -> Result<Vec<Case>> {
-    let running = Server::ours(root, server, &[])?;
+fn judge(
+    root: &Path,
+    program: &Path,
+    server: &str,
+    path: &str,
+    tls: Option<&Certificates>,
+) -> Result<Vec<Case>> {
+    let flags = tls.map_or(Vec::new(), |certificates| certificates.flags().into());
+    let running = Server::ours(root, server, &flags)?;
     let report = interop::scratch(root).join("h2spec.xml");
     let output = Command::new(program)
         .args(["--host", "127.0.0.1", "--port", &running.port.to_string(), "--path", path])
+        .args(tls.map_or(&[][..], |_| &["--tls", "--insecure"]))
         .args(["--strict", "--timeout", "2", "--junit-report"])
         .arg(&report)
         .stdin(Stdio::null())

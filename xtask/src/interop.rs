@@ -1,9 +1,8 @@
 //! `cargo xtask interop`: the mesh judged from outside, by gRPC's own interoperability tests and by h2spec.
 
 use std::fs::{self, File};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,14 +11,20 @@ use crate::cargo::cargo;
 use crate::report::Tally;
 use crate::{clock, h2spec, os, say, site, tools};
 
+mod server;
+
+use server::{CA, NAME, program};
+pub(crate) use server::{Certificates, Server, scratch};
+
 xflags::xflags! {
     /// Lets others judge the mesh: gRPC's interoperability tests in both directions, and h2spec.
     ///
     /// grpc-go's client calls a server of ours, our channel calls grpc-go's server, and ours calls ours: every
     /// case of gRPC's list that needs no cloud account, one line each. Not among them are the compressed ones
     /// (grpc-go's client has none, and the mesh compresses nothing) and orca_* (load reports, which the mesh
-    /// does not send). Calls are in plaintext. Then h2spec, with its strict cases, holds both listeners to RFC
-    /// 9113 and 7541: that of gRPC and that of the gateway.
+    /// does not send). All of it once in plaintext and once over TLS, where a server with another name or by an
+    /// authority that the client does not know has to be refused. Then h2spec, with its strict cases, holds both
+    /// listeners to RFC 9113 and 7541, that of gRPC and that of the gateway, in plaintext and over TLS.
     ///
     ///   cargo xtask interop
     ///   cargo xtask interop --case ping_pong     one case, in all directions, without h2spec
@@ -69,12 +74,11 @@ const CASES: &[(&str, For)] = &[
 /// How often a soak calls.
 const SOAK: &str = "100";
 
-/// How long a server may take to listen, and a case to end.
-const LISTENS: Duration = Duration::from_secs(20);
+/// How long a case may take.
 const ENDS: Duration = Duration::from_secs(40);
 
 /// So much of a line is shown: grpc-go prints payloads.
-const LINE_MAX: usize = 300;
+const LINE_MAX: usize = 400;
 
 /// Whose program it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,11 +87,24 @@ enum Whose {
     GrpcGo,
 }
 
-/// A server of this run; it ends with this value.
-pub(crate) struct Server {
-    child: Child,
-    pub(crate) port: u16,
+/// How calls go.
+#[derive(Clone, Copy, Debug)]
+enum Over<'a> {
+    Plaintext,
+    Tls(&'a Certificates),
 }
+
+/// Whom a client over TLS has to refuse: why, whom it wants, whom it trusts, and what it says
+/// then: ours, grpc-go.
+const REFUSED: [(&str, &str, &str, [&str; 2]); 2] = [
+    ("another name", "example.com", CA, ["not valid for name", "is valid for localhost, not"]),
+    (
+        "an unknown authority",
+        NAME,
+        "stranger.pem",
+        ["UnknownIssuer", "signed by unknown authority"],
+    ),
+];
 
 pub(crate) fn run(flags: &Interop) -> Result<ExitCode> {
     let root = site::root()?;
@@ -119,76 +136,143 @@ pub(crate) fn grpc(root: &Path, case: Option<&str>) -> Tally {
             None
         }
     };
-    for (client, server) in
-        [(Whose::GrpcGo, Whose::Ours), (Whose::Ours, Whose::GrpcGo), (Whose::Ours, Whose::Ours)]
-    {
-        let go = theirs.as_deref();
-        if go.is_none() && [client, server].contains(&Whose::GrpcGo) {
-            continue;
+    let certificates = match Certificates::make(root) {
+        Ok(certificates) => certificates,
+        Err(error) => {
+            say::note(&format!("    FAILED: certificates: {error:#}"));
+            return Tally::one(false);
         }
-        match pair(root, go, (client, server), case) {
-            Ok(found) => tally.add(found),
-            Err(error) => {
-                say::note(&format!(
-                    "    FAILED: {} to {}: {error:#}",
-                    client.name(),
-                    server.name()
-                ));
-                tally.add(Tally::one(false));
+    };
+    for over in [Over::Plaintext, Over::Tls(&certificates)] {
+        for (client, server) in
+            [(Whose::GrpcGo, Whose::Ours), (Whose::Ours, Whose::GrpcGo), (Whose::Ours, Whose::Ours)]
+        {
+            let go = theirs.as_deref();
+            if go.is_none() && [client, server].contains(&Whose::GrpcGo) {
+                continue;
+            }
+            let pair = Pair { client, server, over };
+            match pair.run(root, go, case) {
+                Ok(found) => tally.add(found),
+                Err(error) => {
+                    say::note(&format!("    FAILED: {}: {error:#}", pair.name()));
+                    tally.add(Tally::one(false));
+                }
             }
         }
     }
     tally
 }
 
-/// The cases of one client with one server.
-fn pair(
-    root: &Path,
-    go: Option<&Path>,
-    (client, server): (Whose, Whose),
-    case: Option<&str>,
-) -> Result<Tally> {
-    let running = match server {
-        Whose::Ours => Server::ours(root, "interop_server", &[])?,
-        Whose::GrpcGo => {
-            let port = os::free_port()?;
-            let program = go.context("grpc-go is missing")?.with_file_name("grpc-interop-server");
-            Server::start(root, Command::new(program).args(["-port", &port.to_string()]), port)?
-        }
-    };
-    let program = match client {
-        Whose::Ours => program(root, "interop_client"),
-        Whose::GrpcGo => go.context("grpc-go is missing")?.to_owned(),
-    };
-    let mut tally = Tally::default();
-    let cases = CASES.iter().filter(|(name, of)| {
-        case.is_none_or(|case| case == *name)
-            && match of {
-                For::All => true,
-                For::OurServer => server == Whose::Ours,
-                For::Ours => (client, server) == (Whose::Ours, Whose::Ours),
-            }
-    });
-    for (name, _) in cases {
-        let mut command = Command::new(&program);
-        command.args(["--server_host", "127.0.0.1", "--server_port", &running.port.to_string()]);
-        command.args(["--test_case", name]);
-        if name.ends_with("_soak") {
-            command.args(["--soak_iterations", SOAK]);
-        }
-        let done = ends_well(&mut command, &scratch(root).join("case.log"));
-        let good = done.is_ok();
-        let directions = format!("{name}, {} to {}", client.name(), server.name());
-        match done {
-            Ok(()) => say::note(&format!("    ok: {directions}")),
-            Err(error) => say::note(&format!("    FAILED: {directions}: {error:#}")),
-        }
-        tally.add(Tally::one(good));
+/// One client with one server.
+#[derive(Clone, Copy, Debug)]
+struct Pair<'a> {
+    client: Whose,
+    server: Whose,
+    over: Over<'a>,
+}
+
+// === impl Pair ===
+
+impl Pair<'_> {
+    fn name(self) -> String {
+        let over = match self.over {
+            Over::Plaintext => "",
+            Over::Tls(_) => " over TLS",
+        };
+        format!("{} to {}{over}", self.client.name(), self.server.name())
     }
-    let stays = running.alive();
-    running.end(root, tally.failed == 0 && stays);
-    ensure!(stays, "the server died");
-    Ok(tally)
+
+    /// All cases, or one.
+    fn run(self, root: &Path, go: Option<&Path>, case: Option<&str>) -> Result<Tally> {
+        let running = self.serve(root, go)?;
+        let program = match self.client {
+            Whose::Ours => program(root, "interop_client"),
+            Whose::GrpcGo => go.context("grpc-go is missing")?.to_owned(),
+        };
+        let mut tally = Tally::default();
+        let cases = CASES.iter().filter(|(name, of)| {
+            case.is_none_or(|case| case == *name)
+                && match of {
+                    For::All => true,
+                    For::OurServer => self.server == Whose::Ours,
+                    For::Ours => (self.client, self.server) == (Whose::Ours, Whose::Ours),
+                }
+        });
+        let log = scratch(root).join("case.log");
+        for (name, _) in cases {
+            let mut command = self.command(&program, running.port, name, (NAME, CA));
+            if name.ends_with("_soak") {
+                command.args(["--soak_iterations", SOAK]);
+            }
+            tally.add(self.told(name, ends_well(&mut command, &log)));
+        }
+        if matches!(self.over, Over::Tls(_)) && case.is_none() {
+            for (why, name, ca, words) in REFUSED {
+                let call = || {
+                    let mut call = self.command(&program, running.port, "empty_unary", (name, ca));
+                    ends_well(&mut call, &log)
+                };
+                let done = refused(call, words);
+                tally.add(self.told(&format!("{why} is refused"), done));
+            }
+        }
+        let stays = running.alive();
+        running.end(root, tally.failed == 0 && stays);
+        ensure!(stays, "the server died");
+        Ok(tally)
+    }
+
+    fn serve(self, root: &Path, go: Option<&Path>) -> Result<Server> {
+        if self.server == Whose::Ours {
+            return Server::ours(root, "interop_server", &self.over.flags());
+        }
+        let port = os::free_port()?;
+        let program = go.context("grpc-go is missing")?.with_file_name("grpc-interop-server");
+        let mut command = Command::new(program);
+        command.args(["-port", &port.to_string()]);
+        if let Over::Tls(certificates) = self.over {
+            command.args(["-use_tls", "-tls_cert_file"]).arg(certificates.path("cert.pem"));
+            command.arg("-tls_key_file").arg(certificates.path("key.pem"));
+        }
+        Server::start(root, &mut command, port)
+    }
+
+    /// A client that wants a server of this name, issued by whom this file names.
+    fn command(self, program: &Path, port: u16, case: &str, (name, ca): (&str, &str)) -> Command {
+        let mut command = Command::new(program);
+        // Not by a name: the resolver of some machines is silent for seconds at a time.
+        command.args(["--server_host", "127.0.0.1", "--server_port", &port.to_string()]);
+        command.args(["--test_case", case]);
+        if let Over::Tls(certificates) = self.over {
+            command.args(["--use_tls", "--server_host_override", name]);
+            command.args(["--use_test_ca", "--ca_file"]).arg(certificates.path(ca));
+        }
+        command
+    }
+
+    fn told(self, case: &str, done: Result<()>) -> Tally {
+        let name = self.name();
+        match &done {
+            Ok(()) => say::note(&format!("    ok: {case}, {name}")),
+            Err(error) => say::note(&format!("    FAILED: {case}, {name}: {error:#}")),
+        }
+        Tally::one(done.is_ok())
+    }
+}
+
+/// Whether a client never speaks to a server, and says why. On a busy machine it may give up before
+/// it has heard who the server is; then it is asked again.
+fn refused(call: impl Fn() -> Result<()>, words: [&str; 2]) -> Result<()> {
+    let mut said = String::new();
+    for _ in 0..3 {
+        let Err(error) = call() else { bail!("it was called") };
+        said = format!("{error:#}");
+        if words.iter().any(|words| said.contains(words)) {
+            return Ok(());
+        }
+    }
+    bail!("it failed for another reason: {said}")
 }
 
 /// Runs a program to its end, which must come in time and be a success.
@@ -226,14 +310,15 @@ pub(crate) fn ends_well(command: &mut Command, log: &Path) -> Result<()> {
     }
 }
 
-/// A program of ours, as it was built last.
-fn program(root: &Path, name: &str) -> PathBuf {
-    site::target(root).join("debug").join(name)
-}
+// === impl Over ===
 
-/// Where servers of this run write what they have to say.
-pub(crate) fn scratch(root: &Path) -> PathBuf {
-    site::target(root).join(format!("interop-{}", std::process::id()))
+impl Over<'_> {
+    fn flags(self) -> Vec<String> {
+        match self {
+            Self::Plaintext => Vec::new(),
+            Self::Tls(certificates) => certificates.flags().into(),
+        }
+    }
 }
 
 // === impl Whose ===
@@ -247,74 +332,10 @@ impl Whose {
     }
 }
 
-// === impl Server ===
-
-impl Server {
-    /// A process of ours on free ports.
-    pub(crate) fn ours(root: &Path, name: &str, more: &[&str]) -> Result<Self> {
-        let port = os::free_port()?;
-        let mut command = Command::new(program(root, name));
-        command.args(["--listen", &format!("127.0.0.1:{port}")]);
-        // Nobody asks there.
-        command.args(["--admin-listen", "127.0.0.1:0"]).args(more);
-        Self::start(root, &mut command, port)
-    }
-
-    /// Starts a server and waits until it listens.
-    fn start(root: &Path, command: &mut Command, port: u16) -> Result<Self> {
-        fs::create_dir_all(scratch(root))?;
-        let log = File::create(scratch(root).join("server.log"))?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let name = command.get_program().display().to_string();
-        let child = command.spawn().with_context(|| format!("cannot run {name}"))?;
-        let mut server = Self { child, port };
-        let begun = clock::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            let ended = server.child.try_wait()?;
-            if ended.is_some() || begun.elapsed() > LISTENS {
-                let said = fs::read_to_string(scratch(root).join("server.log"))?;
-                fs::remove_dir_all(scratch(root))?;
-                bail!("{name} does not listen: {said}");
-            }
-            clock::nap(20);
-        }
-        Ok(server)
-    }
-
-    /// Whether it still runs.
-    pub(crate) fn alive(&self) -> bool {
-        os::Pid::of(self.child.id()).alive()
-    }
-
-    /// Ends it; what it said is kept only where something went wrong.
-    pub(crate) fn end(self, root: &Path, good: bool) {
-        drop(self);
-        let (from, to) = (scratch(root), site::target(root).join("failed").join("interop"));
-        let moved = if good {
-            fs::remove_dir_all(&from)
-        } else {
-            drop(fs::remove_dir_all(&to));
-            fs::create_dir_all(site::target(root).join("failed"))
-                .and_then(|()| fs::rename(&from, &to))
-        };
-        match moved {
-            Ok(()) if good => {}
-            Ok(()) => say::note(&format!("    what was said is kept in {}", to.display())),
-            Err(error) => say::note(&format!("    {}: {error}", from.display())),
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself; nobody else waits for it.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     fn log(name: &str) -> PathBuf {
@@ -328,6 +349,23 @@ mod tests {
         let error = ends_well(&mut command, &log("fails")).unwrap_err().to_string();
         assert!(error.contains("wanted 9, got 8") && error.contains('3'), "{error}");
         ends_well(Command::new("sh").args(["-c", "true"]), &log("good")).unwrap();
+    }
+
+    #[test]
+    fn a_refusal_counts_for_its_reason_alone() {
+        let words = REFUSED[0].3;
+        let says = |why: &'static str| move || Err(anyhow::anyhow!(why));
+        refused(says("certificate not valid for name \"x\""), words).unwrap();
+        let error = refused(says("connection refused"), words).unwrap_err();
+        assert!(error.to_string().contains("connection refused"), "{error}");
+        // Once is once too often.
+        let calls = std::cell::Cell::new(0);
+        let late = || {
+            calls.set(calls.get() + 1);
+            if calls.get() < 2 { Err(anyhow::anyhow!("late")) } else { Ok(()) }
+        };
+        let error = refused(late, words).unwrap_err();
+        assert!(error.to_string().contains("it was called"), "{error}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::{
     config::Config,
     registry::{Address, Health, Lease, Options, Registration, Registry, Standing},
     server::{Check, Readiness},
+    tls::{ClientAuth, Files},
 };
 
 /// Ready only once the registry has taken this process in. Registered late, because others come
@@ -22,8 +23,18 @@ pub(super) struct Registered(Arc<OnceLock<Standing>>);
 
 /// Opens the registry that the settings name.
 pub(super) fn registry(config: &Config) -> anyhow::Result<Registry> {
+    let named = config.consul_ca.is_some() || config.consul_cert.is_some();
+    let consul = Files {
+        ca: config.consul_ca.clone(),
+        cert: config.consul_cert.clone(),
+        key: config.consul_key.clone(),
+        flags: "--consul-",
+    };
+    // Whom we trust and who we are does not depend on whom we speak to, unless we are told so.
+    let files = if named || config.tls.tls_ca.is_none() { consul } else { config.tls.files() };
     let options = Options {
         consul_token_file: config.consul_token_file.clone(),
+        tls: Some(files),
         allow_plaintext: config.allow_plaintext,
         ..Options::from_env()
     };
@@ -40,14 +51,17 @@ impl App {
             let host = address.host.trim_matches(['[', ']']);
             format!("{}-{host}-{}", self.name, address.port)
         });
-        let health = if self.edge.is_some() || self.tls.is_some() {
-            // It speaks no gRPC, or to whom trusts its certificate alone; the admin port says the
-            // same over HTTP.
+        // All services of a process are ready together.
+        let service = self.names.first().copied().unwrap_or_default().to_owned();
+        let health = if self.edge.is_some() {
+            // It speaks no gRPC; the admin port says the same over HTTP.
             let admin = Address { port: self.admin_port, ..address.clone() };
             Health::Http(format!("http://{admin}/ready"))
+        } else if self.tls.is_some() {
+            let mutual = self.config.tls.client_auth == ClientAuth::Required;
+            Health::GrpcOverTls { service, mutual }
         } else {
-            // All services of a process are ready together.
-            Health::Grpc(self.names.first().copied().unwrap_or_default().to_owned())
+            Health::Grpc(service)
         };
         Ok(Registration {
             service: self.name.to_owned(),

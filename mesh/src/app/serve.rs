@@ -98,11 +98,12 @@ impl App {
         }
         let mut listening = JoinSet::new();
         listening.spawn(readiness.keep(self.draining.clone()));
+        let reload = self.config.tls.tls_reload;
         if let Some(connector) = self.connector.take() {
-            listening.spawn(connector.keep(self.draining.clone()));
+            listening.spawn(connector.keep(reload, self.draining.clone()));
         }
         if let Some(tls) = self.tls.take() {
-            listening.spawn(tls.keep(self.draining.clone()));
+            listening.spawn(tls.keep(reload, self.draining.clone()));
         }
         listening.spawn(Arc::clone(&self.admin).serve(Wire::Http, admin));
         let listener = Arc::clone(&self.listener);

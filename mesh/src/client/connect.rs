@@ -11,8 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::outgoing::Outgoing;
-use crate::{registry::Address, tls};
+use http::uri::Scheme;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
@@ -20,6 +19,9 @@ use tokio::{
     net::TcpStream,
     sync::oneshot,
 };
+
+use super::outgoing::Outgoing;
+use crate::{registry::Address, tls};
 
 /// What connections are like.
 #[derive(Clone, Debug)]
@@ -81,12 +83,29 @@ pub(super) enum Error {
     /// It hung up before it said anything.
     #[error("the peer hung up")]
     HungUp,
+    /// It broke off after TLS was there, as one does that was shown no certificate.
+    #[error("{0}; if it asks for a certificate, {1}cert and {1}key name ours")]
+    BrokeOff(Box<Error>, &'static str),
 }
 
 /// A stream that says when its peer is first heard.
 struct Heard<T> {
     inner: T,
     told: Option<oneshot::Sender<()>>,
+}
+
+// === impl Network ===
+
+impl Network {
+    /// What requests that go over it say of it.
+    pub(super) fn scheme(&self) -> Scheme {
+        match self {
+            Self::Tcp => Scheme::HTTP,
+            Self::Tls(_) => Scheme::HTTPS,
+            #[cfg(test)]
+            Self::Memory(_) => Scheme::HTTP,
+        }
+    }
 }
 
 // === impl Settings ===
@@ -168,7 +187,14 @@ pub(super) async fn dial(address: &Address, settings: &Settings) -> Result<Conne
             Network::Tcp => handshake(tcp(address).await?, settings).await,
             Network::Tls(connector) => {
                 let stream = tcp(address).await?;
-                handshake(connector.connect(host(address), stream).await?, settings).await
+                let stream = connector.connect(host(address), stream).await?;
+                // Whether it takes our certificate, a server says only after our last word.
+                let files = connector.files();
+                handshake(stream, settings).await.map_err(|error| match files.distrust(&error) {
+                    Some(why) => Error::Network(io::Error::other(why)),
+                    None if files.cert.is_none() => Error::BrokeOff(Box::new(error), files.flags),
+                    None => error,
+                })
             }
             #[cfg(test)]
             Network::Memory(hosts) => {

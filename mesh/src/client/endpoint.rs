@@ -120,7 +120,7 @@ impl Endpoints {
             // It closed while it was picked: another one will do.
             let Some(mut sender) = pick.over_line() else { continue };
             let mut sent = request.take().ok_or(SendError::Refused)?;
-            target(&mut sent, &pick.instance.authority, ends);
+            target(&mut sent, &self.set, &pick, ends);
             tried.begin(&pick);
             match sender.try_send_request(sent).await {
                 Ok(response) => return Ok((response, pick)),
@@ -154,7 +154,7 @@ impl Endpoints {
             };
             let mut sender = pick.over_lane(lane);
             let mut sent = request.take().ok_or(SendError::Refused)?;
-            target(&mut sent, &pick.instance.authority, ends);
+            target(&mut sent, &self.set, &pick, ends);
             tried.begin(&pick);
             match sender.try_send_request(sent).await {
                 Ok(response) => return Ok((response, pick)),
@@ -166,6 +166,11 @@ impl Endpoints {
     /// How many instances are in which state.
     pub(super) fn states(&self) -> BTreeMap<&'static str, u64> {
         self.set.states()
+    }
+
+    /// Why no instance can be reached, if that is known and none can.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.set.trouble()
     }
 
     /// Every instance: id, address, weight, latency, calls under way, state, last error.
@@ -201,7 +206,7 @@ fn unsent(
 
 /// Gives a request the scheme and the authority of the instance it goes to, and says how much
 /// time it has left: less than before, if it waited for a connection.
-fn target(request: &mut Request<Outgoing>, authority: &uri::Authority, ends: Instant) {
+fn target(request: &mut Request<Outgoing>, set: &set::Set, pick: &Pick, ends: Instant) {
     // Whoever calls ends with `ends`: that little is left now.
     let left = ends.saturating_duration_since(clock::instant()).max(Duration::from_micros(1));
     if let Some(left) = deadline::header(left) {
@@ -209,8 +214,8 @@ fn target(request: &mut Request<Outgoing>, authority: &uri::Authority, ends: Ins
     }
     let uri = request.uri_mut();
     let mut parts = std::mem::take(uri).into_parts();
-    parts.scheme = Some(uri::Scheme::HTTP);
-    parts.authority = Some(authority.clone());
+    parts.scheme = Some(set.settings.connect.network.scheme());
+    parts.authority = Some(pick.instance.authority.clone());
     parts.path_and_query.get_or_insert(uri::PathAndQuery::from_static("/"));
     // Scheme, authority and path are all there: that is a URI.
     *uri = Uri::from_parts(parts).unwrap_or_default();

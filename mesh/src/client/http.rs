@@ -1,26 +1,51 @@
 //! Calls to what is not gRPC: a payment provider, a carrier, a webhook.
 
-use std::time::Duration;
+use std::{
+    error::Error,
+    io,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
+    client::legacy::{
+        Client,
+        connect::{Connected, Connection, HttpConnector},
+    },
+    rt::{TokioExecutor, TokioIo, TokioTimer},
 };
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{clock, ctx::Ctx, deadline};
+use crate::{clock, ctx::Ctx, deadline, tls};
 
 /// The largest answer that is read, in bytes.
 const LARGEST: usize = 4 << 20;
+
+/// How long TCP may take, and TLS after it.
+const CONNECT: Duration = Duration::from_secs(1);
+const HANDSHAKE: Duration = Duration::from_secs(2);
 
 /// One server that speaks HTTP/1.1. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Http {
     base: String,
-    client: Client<HttpConnector, Full<Bytes>>,
+    tls: Option<tls::Connector>,
+    client: Client<Dial, Full<Bytes>>,
 }
+
+/// Opens connections: TCP, and TLS over it where we were told whom to trust.
+#[derive(Clone, Debug)]
+struct Dial {
+    tcp: HttpConnector,
+    tls: Option<tls::Connector>,
+}
+
+/// What a connection runs over.
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +56,10 @@ pub enum Failure {
     /// The request may have been carried out.
     #[error("no answer: {0}")]
     Unsure(String),
+    /// The server is not who it should be, or does not take us for whom it lets in: nothing has
+    /// happened.
+    #[error("no trust: {0}")]
+    Untrusted(String),
 }
 
 // === impl Http ===
@@ -39,21 +68,33 @@ impl Http {
     /// A client of the server at `base`, as `http://host:port`.
     #[must_use]
     pub fn new(base: &str) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(Duration::from_secs(1)));
+        Self::over(base, None)
+    }
+
+    /// The same over TLS, for `https://host:port`.
+    #[must_use]
+    pub(crate) fn over_tls(base: &str, tls: tls::Connector) -> Self {
+        Self::over(base, Some(tls))
+    }
+
+    fn over(base: &str, tls: Option<tls::Connector>) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(CONNECT));
+        tcp.enforce_http(tls.is_none());
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
-            .build(connector);
-        Self { base: base.trim_end_matches('/').to_owned(), client }
+            .build(Dial { tcp, tls: tls.clone() });
+        Self { base: base.trim_end_matches('/').to_owned(), tls, client }
     }
 
     /// Sends one request and reads the whole answer, within `timeout` and the deadline of the
     /// call this belongs to. Never tries twice what may have been sent.
     ///
     /// # Errors
-    /// [`Failure::NotSent`] if nothing was sent, [`Failure::Unsure`] otherwise.
+    /// [`Failure::NotSent`] if nothing was sent, [`Failure::Untrusted`] if nothing was taken in,
+    /// [`Failure::Unsure`] otherwise.
     pub async fn call(
         &self,
         method: Method,
@@ -95,10 +136,12 @@ impl Http {
             .or_insert(header::HeaderValue::from_static("application/json"));
         let exchange = async {
             let response = self.client.request(request).await.map_err(|error| {
-                if error.is_connect() {
-                    not_sent(&error)
+                if let Some(why) = self.distrust(&error) {
+                    Failure::Untrusted(why)
+                } else if error.is_connect() {
+                    Failure::NotSent(whole(&error))
                 } else {
-                    Failure::Unsure(error.to_string())
+                    Failure::Unsure(whole(&error))
                 }
             })?;
             let (head, body) = response.into_parts();
@@ -111,8 +154,63 @@ impl Http {
             Err(late) => Err(Failure::Unsure(late.to_string())),
         }
     }
+
+    /// What to do if an error is that there is no trust. That it does not take our certificate, a
+    /// server says only when we have sent something: before it has read any of it.
+    fn distrust(&self, error: &(dyn Error + 'static)) -> Option<String> {
+        let shook = tls::untrusted(error).map(ToString::to_string);
+        shook.or_else(|| Some(self.tls.as_ref()?.files().distrust(error)?.to_string()))
+    }
+}
+
+// === impl Dial ===
+
+impl tower::Service<Uri> for Dial {
+    type Response = TokioIo<Box<dyn Io>>;
+    type Error = Box<dyn Error + Send + Sync>;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.tcp.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let stream = self.tcp.call(uri);
+        let tls = self.tls.clone();
+        Box::pin(async move {
+            let stream = stream.await?.into_inner();
+            let Some(tls) = tls else { return Ok(TokioIo::new(Box::new(stream) as Box<dyn Io>)) };
+            // Connections last long: what changed since the last one is read now.
+            tls.reload();
+            let late = |_late| io::Error::new(io::ErrorKind::TimedOut, "no TLS in time");
+            let shaken = tokio::time::timeout(HANDSHAKE, tls.shake(&host, stream)).await;
+            Ok(TokioIo::new(Box::new(shaken.map_err(late)??) as Box<dyn Io>))
+        })
+    }
+}
+
+// === impl Io ===
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+impl Connection for Box<dyn Io> {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
 }
 
 fn not_sent(error: &dyn std::fmt::Display) -> Failure {
     Failure::NotSent(error.to_string())
+}
+
+/// An error with all that led to it.
+fn whole(error: &(dyn Error + 'static)) -> String {
+    let (mut text, mut next) = (error.to_string(), error.source());
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
 }

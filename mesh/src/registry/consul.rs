@@ -1,4 +1,4 @@
-//! `consul://host:port`: Consul's HTTP API, from its version 1.8.7 on.
+//! `consul://host:port` and `consul+tls://host:port`: Consul's HTTP API, from its version 1.8.7 on.
 //!
 //! Written by us, because the crate that offers this takes a refused registration for a success,
 //! sends tokens where Consul does not look, and asks without a pause.
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     client::http::{self as client, Http},
-    config,
+    config, tls,
 };
 
 mod answer;
@@ -50,7 +50,8 @@ struct Settings {
     /// The datacentre that is asked; the agent's own without it.
     datacenter: Option<String>,
     wait: Duration,
-    check: Check,
+    /// Where it says nothing, what the instance is like decides.
+    check: Option<Check>,
 }
 
 /// Who finds out whether an instance is ready.
@@ -58,7 +59,8 @@ struct Settings {
 enum Check {
     /// The agent asks.
     Asked,
-    /// The instance says so, again and again: where the agent cannot reach it.
+    /// The instance says so, again and again: where the agent cannot reach it, or would have to
+    /// show a certificate.
     Told,
 }
 
@@ -73,8 +75,8 @@ struct Agent {
     returns: watch::Sender<u64>,
 }
 
-/// Carries a request to the agent: HTTP, or in tests the rules that Consul documents. TLS is one
-/// more way to carry it.
+/// Carries a request to the agent: HTTP, over TLS or not, or in tests the rules that Consul
+/// documents.
 pub(crate) trait Exchange: Send + Sync {
     /// The answer to a request whose URI has a path alone.
     fn exchange(
@@ -95,18 +97,27 @@ struct Token {
 impl Consul {
     /// Reads `host:port?dc=…&ns=…&wait=55s&check=grpc|ttl`.
     pub(super) fn open(rest: &str, options: &Options) -> Result<Self, Malformed> {
-        let (address, parameters) = rest.split_once('?').unwrap_or((rest, ""));
-        let address: Address = address.trim_end_matches('/').parse()?;
+        let (address, parameters) = split(rest)?;
         let host = address.bare();
         let loopback = host == "localhost"
             || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
         if !loopback && !options.allow_plaintext {
             return Err(Malformed::Setting(format!(
-                "consul://{address} is not loopback, and what is said to it is not encrypted; \
-                 --allow-plaintext allows it"
+                "consul://{address} is not loopback, and what is said to it is not encrypted: \
+                 consul+tls:// encrypts it, --allow-plaintext allows it"
             )));
         }
         let exchange = Box::new(Http::new(&format!("http://{address}")));
+        Self::over(exchange, parameters, options)
+    }
+
+    /// The same over TLS.
+    pub(super) fn open_tls(rest: &str, options: &Options) -> Result<Self, Malformed> {
+        let (address, parameters) = split(rest)?;
+        let wrong = |why: String| Malformed::Setting(format!("consul+tls://{address}: {why}"));
+        let files = options.tls.clone().unwrap_or_default();
+        let tls = tls::Connector::http(files).map_err(|error| wrong(format!("{error:#}")))?;
+        let exchange = Box::new(Http::over_tls(&format!("https://{address}"), tls));
         Self::over(exchange, parameters, options)
     }
 
@@ -115,7 +126,7 @@ impl Consul {
         parameters: &str,
         options: &Options,
     ) -> Result<Self, Malformed> {
-        let mut settings = Settings { datacenter: None, wait: WAIT, check: Check::Asked };
+        let mut settings = Settings { datacenter: None, wait: WAIT, check: None };
         let mut namespace = None;
         for (key, value) in query(parameters)? {
             let wrong = |why: &str| Malformed::Setting(format!("{key}={value}: {why}"));
@@ -130,11 +141,11 @@ impl Consul {
                     settings.wait = wait;
                 }
                 "check" => {
-                    settings.check = match value.as_str() {
+                    settings.check = Some(match value.as_str() {
                         "grpc" => Check::Asked,
                         "ttl" => Check::Told,
                         _ => return Err(wrong("a check is grpc or ttl")),
-                    };
+                    });
                 }
                 "token" => {
                     let why = "a token in a URL is read by others: --consul-token-file, or \
@@ -205,6 +216,7 @@ impl Agent {
                 Err(Failure::Answered(quoted(&answer)))
             }
             Ok(answer) => Ok(answer),
+            Err(client::Failure::Untrusted(why)) => Err(Failure::Untrusted(why)),
             Err(failure) => Err(Failure::Unreachable(failure.to_string())),
         };
         let silent = answered.is_err();
@@ -300,6 +312,12 @@ fn secret(token: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(token).ok().filter(|value| !value.is_empty())?;
     value.set_sensitive(true);
     Some(value)
+}
+
+/// The address, and what stands behind it.
+fn split(rest: &str) -> Result<(Address, &str), Malformed> {
+    let (address, parameters) = rest.split_once('?').unwrap_or((rest, ""));
+    Ok((address.trim_end_matches('/').parse()?, parameters))
 }
 
 /// A path with one segment of somebody's choosing at its end.

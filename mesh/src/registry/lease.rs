@@ -36,6 +36,13 @@ pub struct Registration {
 pub enum Health {
     /// gRPC health, for the service of this name.
     Grpc(String),
+    /// The same over TLS.
+    GrpcOverTls {
+        /// The service.
+        service: String,
+        /// Whether whoever asks has to show a certificate.
+        mutual: bool,
+    },
     /// A URL that answers 200.
     Http(String),
 }
@@ -157,10 +164,10 @@ impl Standing {
         }
     }
 
-    /// Resolves if the registry refuses to take the instance in for the first time: no repeat
-    /// changes that, and whoever set up the process should hear of it.
+    /// Resolves if the registry refuses to take the instance in for the first time, or there is no
+    /// trust between the two: no repeat changes that, and whoever set up the process should hear of it.
     pub async fn refused(mut self) -> Failure {
-        let refused = |it: &State| matches!(it, State::New(Some(Failure::Denied(_))));
+        let refused = |it: &State| matches!(it, State::New(Some(why)) if why.is_final());
         let why = match self.0.wait_for(refused).await.as_deref() {
             Ok(State::New(Some(failure))) => Some(failure.clone()),
             Ok(State::New(None) | State::Registered | State::Unsure) | Err(_) => None,

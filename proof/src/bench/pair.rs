@@ -37,15 +37,14 @@ pub(super) struct Pair {
     costs: [f64; 2],
 }
 
-/// Asks the processes that `registry` calls `with` and `without` in turns.
+/// Asks the processes that `place` calls `with` and `without` in turns.
 pub(super) async fn measure(
     buyer: &Buyer,
-    registry: &str,
+    place: &Place,
     pids: &[u32],
     each: Duration,
     provider: Duration,
 ) -> anyhow::Result<Pair> {
-    let place = Place { registry: registry.to_owned() };
     let twin = async |name: &str, pid: Option<&u32>| -> anyhow::Result<Twin> {
         let orders = place.channel(name).await?;
         let pid = *pid.with_context(|| format!("no pid for {name}"))?;

@@ -6,7 +6,7 @@
     reason = "a command line program talks on its terminal"
 )]
 
-use std::{future::pending, process::ExitCode, time::Duration};
+use std::{future::pending, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::stream;
@@ -20,7 +20,12 @@ use interop::{
     },
     zeros,
 };
-use mesh::{Channel, Ctx, Within as _, ctx::Trace, registry::Address};
+use mesh::{
+    Channel, Ctx, Within as _,
+    ctx::Trace,
+    registry::Address,
+    tls::{Connector, Files},
+};
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Code, Request, Status, metadata::MetadataValue};
 
@@ -45,6 +50,22 @@ struct Flags {
     /// Its port.
     #[arg(long = "server_port", default_value_t = 10_000)]
     port: u16,
+
+    /// Calls over TLS; the server's certificate must be good for its host.
+    #[arg(long = "use_tls", requires = "use_test_ca")]
+    use_tls: bool,
+
+    /// Trusts whom `--ca_file` names: there is nobody else to trust.
+    #[arg(long = "use_test_ca", requires = "ca_file")]
+    use_test_ca: bool,
+
+    /// File with the certificate that the server's must be issued by, as PEM.
+    #[arg(long = "ca_file")]
+    ca_file: Option<PathBuf>,
+
+    /// What the server's certificate must be good for, in place of its host.
+    #[arg(long = "server_host_override")]
+    name: Option<String>,
 
     /// The case.
     #[arg(long = "test_case", default_value = "large_unary")]
@@ -80,9 +101,9 @@ fn main() -> ExitCode {
 }
 
 async fn run(flags: &Flags) -> Result<()> {
-    let channel = channel(flags);
+    let channel = channel(flags)?;
     let client = TestServiceClient::new(channel.clone());
-    match flags.case.as_str() {
+    let done = match flags.case.as_str() {
         "empty_unary" => empty_unary(client).await,
         "large_unary" => large_unary(client).await,
         "cacheable_unary" => cacheable_unary(client).await,
@@ -100,16 +121,34 @@ async fn run(flags: &Flags) -> Result<()> {
         }
         "custom_metadata" => custom_metadata(client).await,
         "unimplemented_method" => unimplemented_method(client).await,
-        "unimplemented_service" => unimplemented_service(channel).await,
+        "unimplemented_service" => unimplemented_service(channel.clone()).await,
         "pick_first_unary" => pick_first_unary(client).await,
-        "rpc_soak" => soak(flags, |_| client.clone()).await,
-        "channel_soak" => soak(flags, |flags| TestServiceClient::new(self::channel(flags))).await,
+        "rpc_soak" => soak(flags, |_| Ok(client.clone())).await,
+        "channel_soak" => {
+            soak(flags, |flags| Ok(TestServiceClient::new(self::channel(flags)?))).await
+        }
         other => bail!("there is no case `{other}`; {CASES}"),
-    }
+    };
+    // A call that fails says that there was no connection; the channel knows why.
+    done.map_err(|error| match channel.trouble() {
+        Some(trouble) => error.context(trouble),
+        None => error,
+    })
 }
 
-fn channel(flags: &Flags) -> Channel {
-    Channel::to("interop", &[Address { host: flags.host.clone(), port: flags.port }])
+fn channel(flags: &Flags) -> Result<Channel> {
+    let addresses = [Address { host: flags.host.clone(), port: flags.port }];
+    if !flags.use_tls {
+        return Ok(Channel::to("interop", &addresses));
+    }
+    ensure!(flags.use_test_ca, "whom to trust is not said");
+    let files = Files { ca: flags.ca_file.clone(), flags: "--tls-", ..Files::default() };
+    let connector = Connector::new(files)?;
+    let connector = match &flags.name {
+        Some(name) => connector.named(name),
+        None => connector,
+    };
+    Ok(Channel::over_tls("interop", &addresses, connector))
 }
 
 // === Cases ===
@@ -307,9 +346,9 @@ async fn pick_first_unary(mut client: Client) -> Result<()> {
 }
 
 /// Large calls one after the other, each in time.
-async fn soak(flags: &Flags, mut client: impl FnMut(&Flags) -> Client) -> Result<()> {
+async fn soak(flags: &Flags, mut client: impl FnMut(&Flags) -> Result<Client>) -> Result<()> {
     for iteration in 0..flags.iterations {
-        let called = client(flags).unary_call(large().within(ACCEPTABLE)).await;
+        let called = client(flags)?.unary_call(large().within(ACCEPTABLE)).await;
         let answer = called.with_context(|| format!("call {iteration}"))?.into_inner();
         holds(answer.payload.map(|it| it.body), LARGE.1)?;
     }

@@ -300,6 +300,11 @@ impl Instance {
         *last = Some(error.to_string());
     }
 
+    /// Why it could not be reached, or its connection broke, for the last time.
+    pub(super) fn last_error(&self) -> Option<String> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(super) fn state(&self) -> &'static str {
         if self.drain.is_cancelled() {
             "draining"
@@ -313,7 +318,6 @@ impl Instance {
     }
 
     pub(super) fn view(&self, at: Duration) -> Value {
-        let last_error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
         json!({
             "id": self.id,
             "address": self.address.to_string(),
@@ -321,7 +325,7 @@ impl Instance {
             "ewma_ms": self.load.latency(at).as_secs_f64() * 1_000.0,
             "pending": self.pending.load(Ordering::Relaxed),
             "state": self.state(),
-            "last_error": last_error,
+            "last_error": self.last_error(),
         })
     }
 }

@@ -226,6 +226,14 @@ impl Set {
         self.known().iter().map(|instance| instance.view(at)).collect()
     }
 
+    pub(super) fn trouble(&self) -> Option<String> {
+        let all = self.all.load();
+        if all.iter().any(|instance| instance.is_ready()) {
+            return None;
+        }
+        all.iter().find_map(|instance| instance.last_error())
+    }
+
     pub(super) fn states(&self) -> BTreeMap<&'static str, u64> {
         let mut states = BTreeMap::new();
         for instance in self.known() {

@@ -46,7 +46,14 @@ impl Keep {
     pub(super) fn new(agent: Arc<Agent>, settings: &Settings, registration: Registration) -> Self {
         let returns = agent.returns.subscribe();
         let probe = Follow::new(Arc::clone(&agent), settings, &registration.service);
-        Self { agent, check: settings.check, registration, returns, probe, due: None }
+        let check = settings.check.unwrap_or(match &registration.health {
+            // An agent would have to show a certificate, and be told which.
+            Health::GrpcOverTls { mutual: true, .. } => Check::Told,
+            Health::GrpcOverTls { mutual: false, .. } | Health::Grpc(_) | Health::Http(_) => {
+                Check::Asked
+            }
+        });
+        Self { agent, check, registration, returns, probe, due: None }
     }
 
     /// Registers when that is due, and says how we are where nobody asks.
@@ -96,19 +103,18 @@ impl Keep {
     /// What Consul is told of the instance.
     fn body(&self) -> Value {
         let it = &self.registration;
+        let grpc = |name: &str, tls: bool| {
+            let slash = if name.is_empty() { "" } else { "/" };
+            let target = format!("{}{slash}{name}", it.address);
+            json!({ "GRPC": target, "GRPCUseTLS": tls, "Interval": "5s", "Timeout": "1s" })
+        };
         let mut check = match (&self.check, &it.health) {
             (Check::Told, _) => json!({ "TTL": "15s" }),
             (Check::Asked, Health::Http(url)) => {
                 json!({ "HTTP": url, "Interval": "5s", "Timeout": "1s" })
             }
-            (Check::Asked, Health::Grpc(name)) => {
-                let target = if name.is_empty() {
-                    it.address.to_string()
-                } else {
-                    format!("{}/{name}", it.address)
-                };
-                json!({ "GRPC": target, "GRPCUseTLS": false, "Interval": "5s", "Timeout": "1s" })
-            }
+            (Check::Asked, Health::Grpc(name)) => grpc(name, false),
+            (Check::Asked, Health::GrpcOverTls { service, .. }) => grpc(service, true),
         };
         check["Status"] = "critical".into();
         // The shortest that Consul allows; it looks every 30 s.
