@@ -127,7 +127,7 @@ impl Call {
     /// One attempt after the other, until one is the answer.
     async fn attempts(self, mut kept: Kept, watch: Watch, places: Places) -> Response<Body> {
         self.callee.budget.call(clock::instant());
-        let mut tried = Tried::default();
+        let mut tried = Tried::by(self.repeatable);
         let mut before: Option<Box<Ended>> = None;
         let mut number = 1;
         loop {
