@@ -162,6 +162,12 @@ impl Channel {
         self.0.bulkhead.in_use()
     }
 
+    /// How many of its instances are in which state.
+    #[cfg(test)]
+    pub(crate) fn states(&self) -> std::collections::BTreeMap<&'static str, u64> {
+        self.0.endpoints.states()
+    }
+
     /// The same callee over the same connections, with a budget, places and breakers of its own:
     /// what is asked here by many and in haste closes no way to those who need an answer.
     #[must_use]

@@ -71,6 +71,10 @@ pub(crate) struct Told<T> {
 // === impl Told ===
 
 impl<T> Told<T> {
+    fn new(value: T) -> Self {
+        Self { value: Mutex::new(value), changed: Notify::new() }
+    }
+
     pub(crate) fn change<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
         let changed = change(&mut self.value.lock().unwrap());
         self.changed.notify_waiters();

@@ -555,7 +555,9 @@ async fn a_refusal_of_this_process_may_be_replaced() {
 async fn a_slow_attempt_is_joined_by_another_where_the_policy_says_so() {
     let warm = vec![Act::Answer; 20];
     let peer = Peer::new(warm.into_iter().chain([Act::Hang]), Act::Answer);
-    let hedged = Policy { hedge: Some(Hedge::default()), ..Policy::default() };
+    // Longer than any of the others takes, however busy the machine is: none of them is joined.
+    let hedge = Some(Hedge { least: 300 * MS, ..Hedge::default() });
+    let hedged = Policy { hedge, ..Policy::default() };
     let channel = peer.bare(hedged);
     for _ in 0..20 {
         in_call().scope(read(&channel)).await.expect("it answers");

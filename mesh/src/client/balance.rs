@@ -3,11 +3,12 @@
 //! Of two instances taken at random the one with the lower cost is chosen: expected latency,
 //! times what it has to do already, by weight. Latency is a *peak* EWMA: a slower answer counts
 //! at once, a faster one over ten seconds, so that an instance is left quickly and found again
-//! slowly.
+//! slowly. One that is left so is looked at again by a call now and then, or whoever was cut off
+//! for a while would be asked little for more than a minute after.
 
 use std::{
     str::FromStr,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -24,6 +25,12 @@ const PENALTY: Duration = Duration::from_millis(100);
 /// No latency counts as longer: no server of ours works longer on a call. Without a bound an
 /// instance that failed ten times in a row would be avoided for minutes after its repair.
 const LONGEST: Duration = Duration::from_secs(10);
+/// Nothing was heard of an instance for so long: its latency is doubted, and the next answer takes
+/// the place of what was known.
+const OLD: Duration = Duration::from_secs(3);
+/// While there is such an instance, it gets one call in so many: less than a fiftieth, however
+/// slow it still is.
+const REVISIT: u32 = 64;
 /// The clock of [`Load`] ticks every 2^6 µs and goes round after 76 hours.
 const TICK: u32 = 6;
 
@@ -115,6 +122,12 @@ impl Load {
         estimate.abs() * kept(then, ticks(at)) * (f32::from(pending) + 1.0) / weight
     }
 
+    /// Whether what is known, or was guessed of peers that may have been sick, is doubted by now.
+    pub(super) fn is_old(&self, at: Duration) -> bool {
+        let (_, then) = unpack(self.0.load(Ordering::Relaxed));
+        passed(then, ticks(at)) >= OLD
+    }
+
     /// Whether anything was measured.
     pub(super) fn measured(&self) -> bool {
         unpack(self.0.load(Ordering::Relaxed)).0.is_sign_positive()
@@ -127,7 +140,8 @@ impl Load {
             let kept = kept(then, now);
             let usual = Duration::try_from_secs_f32(estimate.abs() * kept).unwrap_or(LONGEST);
             let latency = latency(usual).min(LONGEST).as_secs_f32();
-            let estimate = if estimate.is_sign_negative() || latency > estimate {
+            let guessed = estimate.is_sign_negative();
+            let estimate = if guessed || latency > estimate || passed(then, now) >= OLD {
                 latency
             } else {
                 latency + (estimate - latency) * kept
@@ -207,6 +221,17 @@ pub(super) fn choose(
     Some(if cost(first) <= cost(second) { first } else { second })
 }
 
+/// One of the `old` candidates, for every [`REVISIT`]th call while there is one. Where nothing was
+/// heard of any of them there is nothing to go by.
+pub(super) fn revisit(candidates: Places, old: Places, calls: &AtomicU32) -> Option<usize> {
+    let doubted = candidates.without(candidates.without(old));
+    if doubted.is_empty() || doubted == candidates {
+        return None;
+    }
+    let call = calls.fetch_add(1, Ordering::Relaxed) + 1;
+    if call.is_multiple_of(REVISIT) { doubted.nth(call / REVISIT % doubted.count()) } else { None }
+}
+
 /// Part of its weight that an instance gets `age` after it could first be reached.
 pub(super) fn ramp(age: Duration) -> f32 {
     (age.as_secs_f32() / RAMP.0.as_secs_f32()).clamp(RAMP.1, 1.0)
@@ -260,13 +285,18 @@ fn gcd(a: u64, b: u64) -> u64 {
 
 /// What is left of an estimate: all at `then`, a third ten seconds later.
 fn kept(then: u32, now: u32) -> f32 {
-    let passed = now.wrapping_sub(then);
-    // Another thread may have been here with a later clock.
-    if passed == 0 || passed > u32::MAX / 2 {
+    let passed = passed(then, now);
+    if passed.is_zero() {
         return 1.0;
     }
-    let passed = Duration::from_micros(u64::from(passed) << TICK);
     (-(passed.as_secs_f32() / DECAY.as_secs_f32())).exp()
+}
+
+fn passed(then: u32, now: u32) -> Duration {
+    let passed = now.wrapping_sub(then);
+    // Another thread may have been here with a later clock.
+    let passed = if passed > u32::MAX / 2 { 0 } else { passed };
+    Duration::from_micros(u64::from(passed) << TICK)
 }
 
 fn ticks(at: Duration) -> u32 {

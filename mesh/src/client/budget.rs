@@ -240,5 +240,23 @@ mod tests {
                 }
             }
         }
+
+        /// Against the sum of what was given and taken, in tenths of a token.
+        #[test]
+        fn tokens_are_counted_as_by_hand(
+            ends in proptest::collection::vec((any::<bool>(), any::<bool>()), 0..200),
+        ) {
+            let now = Instant::now();
+            let budget = Budget::new(Allowance::tokens(), now);
+            let mut tenths = 100_i32;
+            for (failed, wants) in ends {
+                budget.ended(failed);
+                tenths = if failed { (tenths - 10).max(0) } else { (tenths + 1).min(100) };
+                if wants {
+                    // gRPC asks whether more than half are left; the failure has paid already.
+                    prop_assert_eq!(budget.spend(now) == Spent::Paid, tenths > 50);
+                }
+            }
+        }
     }
 }

@@ -131,7 +131,7 @@ pub(super) async fn call(
 impl Call {
     /// One attempt after the other, until one is the answer.
     async fn attempts(self, mut kept: Kept, watch: Watch, places: Places) -> Response<Body> {
-        let mut tried = Tried::default();
+        let mut tried = Tried::by(self.repeatable);
         let mut before: Option<Box<Ended>> = None;
         let mut number = 1;
         loop {

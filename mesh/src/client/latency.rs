@@ -215,5 +215,31 @@ mod tests {
             let is = latency.quantile(percent, now).expect("enough").as_micros() as f64;
             prop_assert!((is - naive).abs() <= naive / 8.0 + 1.0, "{is} for {naive}");
         }
+
+        /// Against the samples in a list: each weighs seven eighths of the one after it, and half
+        /// for every ten seconds of silence that came later.
+        #[test]
+        fn the_mean_is_the_weighted_one(
+            samples in proptest::collection::vec((0_u64..35_000, 1_u64..5_000_000), 1..60),
+            silence in 0_u64..60_000,
+        ) {
+            let born = Instant::now();
+            let latency = Latency::new();
+            let mut millis = 0;
+            for &(wait, micros) in &samples {
+                millis += wait;
+                latency.record(Duration::from_micros(micros), born + Duration::from_millis(millis));
+            }
+            let halved = |wait: u64| 0.5_f64.powi(i32::try_from(wait / 10_000).expect("few"));
+            let (mut naive, mut weight) = (0.0, halved(silence));
+            for (place, &(wait, micros)) in samples.iter().enumerate().rev() {
+                let part = if place == 0 { 1.0 } else { 0.125 };
+                naive += weight * part * micros as f64;
+                weight *= 0.875 * halved(wait);
+            }
+            let is = latency.expected(born + Duration::from_millis(millis + silence));
+            let is = is.as_secs_f64() * 1e6;
+            prop_assert!((is - naive).abs() <= naive / 1e3 + 1.0, "{is} for {naive}");
+        }
     }
 }

@@ -120,5 +120,29 @@ mod tests {
             let admits = throttle.admits(draw, born + Duration::from_millis(millis));
             prop_assert_eq!(admits, draw >= naive);
         }
+
+        /// What it dropped itself counts as asked for; against a list again.
+        #[test]
+        fn whatever_is_asked_and_dropped_it_does_as_a_list_does(
+            steps in proptest::collection::vec((0..8_000_u64, 0.0..1.0_f64, any::<bool>()), 0..300),
+        ) {
+            let born = Instant::now();
+            let throttle = Throttle::new(born);
+            let (mut millis, mut list) = (0, Vec::new());
+            for (pass, draw, accepted) in steps {
+                millis += pass;
+                let now = born + Duration::from_millis(millis);
+                let last = || list.iter().filter(|(at, _)| at + 12 > millis / 10_000);
+                let requests = last().count() as f64;
+                let accepts = last().filter(|(_, accepted)| *accepted).count() as f64;
+                let naive = ((requests - 2.0 * accepts) / (requests + 1.0)).max(0.0);
+                let admits = throttle.admits(draw, now);
+                prop_assert_eq!(admits, draw >= naive);
+                if admits {
+                    throttle.ended(accepted, now);
+                }
+                list.push((millis / 10_000, admits && accepted));
+            }
+        }
     }
 }

@@ -38,7 +38,7 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Names of services below one domain.
 pub(super) struct Dns {
-    resolver: TokioResolver,
+    resolver: Servers,
     suffix: String,
     kind: Kind,
 }
@@ -52,9 +52,18 @@ enum Kind {
     Services { srv: String },
 }
 
+/// Who is asked.
+#[derive(Clone)]
+enum Servers {
+    Real(Box<TokioResolver>),
+    /// What a test makes of them: there time can be paused.
+    #[cfg(test)]
+    Scripted(super::scripted::Scripted),
+}
+
 /// What asks about one service.
 struct Look {
-    resolver: TokioResolver,
+    resolver: Servers,
     name: String,
     kind: Kind,
     hurry: Arc<Notify>,
@@ -98,7 +107,15 @@ impl Dns {
                 vec![server.parse().map_err(|_error| Malformed::Address(server.to_owned()))?]
             }
         };
-        Ok(Self { resolver: resolver(&servers)?, suffix: suffix.unwrap_or_default(), kind })
+        let resolver = Servers::Real(Box::new(resolver(&servers)?));
+        Ok(Self { resolver, suffix: suffix.unwrap_or_default(), kind })
+    }
+
+    /// Asks for the addresses that a test knows.
+    #[cfg(test)]
+    pub(super) fn scripted(script: super::scripted::Scripted) -> Self {
+        let kind = Kind::Addresses { port: 1 };
+        Self { resolver: Servers::Scripted(script), suffix: String::new(), kind }
     }
 }
 
@@ -204,8 +221,7 @@ impl Look {
             Failure::Unreachable(format!("DNS, {kind} of {name}: {why}"))
         };
         match asked {
-            Ok(Ok(found)) => {
-                let records: Vec<Record> = found.answers().to_vec();
+            Ok(Ok(records)) => {
                 let seconds = records.iter().map(|record| record.ttl).min();
                 let counts = seconds.map_or(NOBODY, |it| Duration::from_secs(it.into()));
                 Ok((records, counts))
@@ -219,6 +235,18 @@ impl Look {
             }
             Ok(Err(error)) => Err(failed(&error)),
             Err(_) => Err(failed(&"no answer in time")),
+        }
+    }
+}
+
+// === impl Servers ===
+
+impl Servers {
+    async fn lookup(&self, name: &str, kind: RecordType) -> Result<Vec<Record>, NetError> {
+        match self {
+            Self::Real(resolver) => Ok(resolver.lookup(name, kind).await?.answers().to_vec()),
+            #[cfg(test)]
+            Self::Scripted(script) => script.lookup(name, kind).await,
         }
     }
 }

@@ -4,6 +4,13 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
+use hickory_resolver::{
+    net::{DnsError, NetError, NoRecords},
+    proto::{
+        op::{Query, ResponseCode},
+        rr::{Name, RData, Record, RecordType, rdata::A},
+    },
+};
 use tokio::{
     sync::Notify,
     time::{sleep, timeout},
@@ -12,12 +19,15 @@ use tokio::{
 use super::{
     Address, Answer, Backend, Failure, Found, Instance, Registration, Registry, Source,
     cache::{self, FRESH},
+    dns::Dns,
     lease,
 };
 use crate::sim::Told;
 
 /// How long a question may wait for something new; as Consul is asked.
 const WAIT: Duration = Duration::from_secs(55);
+/// For how long a record of DNS counts, in seconds.
+const TTL: u32 = 5;
 
 /// Cheap to clone: all clones are one registry.
 #[derive(Clone, Debug)]
@@ -62,6 +72,41 @@ impl Scripted {
     /// A process's own view of it.
     pub(crate) fn open(&self) -> Registry {
         Registry::of(Arc::new(self.clone()))
+    }
+
+    /// The same as a server of DNS tells it: addresses, each for a while.
+    pub(crate) fn dns(&self) -> Registry {
+        Registry::of(Arc::new(Dns::scripted(self.clone())))
+    }
+
+    /// What that server answers. Where it is away it says SERVFAIL.
+    pub(super) async fn lookup(
+        &self,
+        name: &str,
+        kind: RecordType,
+    ) -> Result<Vec<Record>, NetError> {
+        sleep(cache::jitter(self.lag)).await;
+        let asked: Name = name.parse().expect("a name");
+        let known = self.known.look(Clone::clone);
+        let code = match known.mood {
+            Mood::Away => return Err(DnsError::ResponseCode(ResponseCode::ServFail).into()),
+            Mood::Empty => ResponseCode::NXDomain,
+            Mood::Well => ResponseCode::NoError,
+        };
+        let hosts = known
+            .services
+            .get(name.trim_end_matches('.'))
+            .filter(|_| known.mood == Mood::Well && kind == RecordType::A);
+        let record = |one: &Instance| {
+            let address: A = one.address.host.parse().expect("an address");
+            Record::from_rdata(asked.clone(), TTL, RData::A(address))
+        };
+        let records: Vec<_> = hosts.into_iter().flatten().map(record).collect();
+        if records.is_empty() {
+            let none = NoRecords::new(Query::query(asked, kind), code);
+            return Err(DnsError::NoRecordsFound(none).into());
+        }
+        Ok(records)
     }
 
     pub(crate) fn feel(&self, mood: Mood) {

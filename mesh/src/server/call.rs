@@ -22,6 +22,7 @@ use super::{
     answer::Watch,
     limit::{Limiter, Permit, Shed},
     link::Link,
+    median::Took,
     methods::{Method, Methods},
 };
 use crate::{
@@ -127,11 +128,11 @@ impl Calls {
     ) -> Result<Response<Body>, Failure> {
         let (method, ends) = (call.method, call.ends);
         // Expired work must not take a place from work that has a chance.
-        let (left, needs) = (ends.saturating_duration_since(started), method.needs(started));
-        if !method.exempt && left < needs {
+        let left = ends.saturating_duration_since(started);
+        let chance = method.admits(started, left).map_err(|needs| {
             let (left_ms, needs_ms) = (left.as_millis(), needs.as_millis());
-            return Err(Failure::Budget { method: method.name.clone(), left_ms, needs_ms });
-        }
+            Failure::Budget { method: method.name.clone(), left_ms, needs_ms }
+        })?;
         let place = self.place(call).await?;
         let begun = place.as_ref().map_or(started, Permit::begun);
         call.ctx.hold(place);
@@ -140,7 +141,9 @@ impl Calls {
         let tells = !method.streaming && call.ctx.only_worked();
         if tells && (late || response.as_ref().is_ok_and(is_ok)) {
             let now = clock::instant();
-            method.took(now, now.saturating_duration_since(begun));
+            let took = now.saturating_duration_since(begun);
+            let took = if late { Took::Late(took) } else { Took::Done(took) };
+            method.took(now, took, chance);
             call.ctx.sample(now);
         }
         response

@@ -112,6 +112,18 @@ impl Limiter {
         self.in_flight.load(Ordering::SeqCst)
     }
 
+    /// How many calls have a place at most.
+    #[cfg(test)]
+    pub(crate) fn limit(&self) -> u32 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// How many streams are served.
+    #[cfg(test)]
+    pub(crate) fn streams(&self) -> usize {
+        self.streams.load(Ordering::SeqCst)
+    }
+
     fn permit(self: &Arc<Self>, place: Place) -> Permit {
         Permit { place: Some(place), limiter: Arc::clone(self), begun: clock::instant() }
     }

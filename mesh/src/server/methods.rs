@@ -11,7 +11,7 @@ use prost_reflect::{DescriptorError, DescriptorPool, MethodDescriptor};
 use tokio::{sync::Semaphore, time::Instant};
 use tonic::Code;
 
-use super::median::Median;
+use super::median::{Chance, Median, Took};
 use crate::telemetry::{self, Call, names};
 
 /// Less time than this is none.
@@ -120,15 +120,20 @@ impl Method {
         }
     }
 
-    /// The least time with which a call has a chance.
-    pub(super) fn needs(&self, now: Instant) -> Duration {
-        let took = self.took.lock().unwrap_or_else(PoisonError::into_inner);
-        took.estimate(now).unwrap_or_default().max(LEAST)
+    /// Whether a call with so much time `left` is begun; if not, how much it would need.
+    pub(super) fn admits(&self, now: Instant, left: Duration) -> Result<Chance, Duration> {
+        if self.exempt {
+            return Ok(Chance::Good);
+        }
+        if left < LEAST {
+            return Err(LEAST);
+        }
+        self.took.lock().unwrap_or_else(PoisonError::into_inner).admits(now, left)
     }
 
     /// A handler took so long.
-    pub(super) fn took(&self, now: Instant, took: Duration) {
-        self.took.lock().unwrap_or_else(PoisonError::into_inner).record(now, took);
+    pub(super) fn took(&self, now: Instant, took: Took, chance: Chance) {
+        self.took.lock().unwrap_or_else(PoisonError::into_inner).ended(now, took, chance);
     }
 
     /// A call has ended.
@@ -176,9 +181,15 @@ mod tests {
     fn a_call_needs_a_millisecond_or_what_half_of_all_calls_took() {
         let methods = Methods::of(DESCRIPTORS, Duration::from_secs(10), &HashMap::new()).unwrap();
         let (method, now) = (methods.at(TOKENS), Instant::now());
-        assert_eq!(method.needs(now), LEAST);
-        (0..50).for_each(|_| method.took(now, Duration::from_millis(20)));
-        assert_eq!(method.needs(now), Duration::from_millis(20));
-        assert_eq!(method.needs(now + Duration::from_secs(3_600)), LEAST);
+        let ms = Duration::from_millis;
+        assert_eq!(method.admits(now, ms(1) / 2), Err(LEAST));
+        assert_eq!(method.admits(now, LEAST), Ok(Chance::Good));
+        (0..50).for_each(|_| method.took(now, Took::Done(ms(20)), Chance::Good));
+        assert_eq!(method.admits(now, ms(19)), Err(ms(20)));
+        assert_eq!(method.admits(now, ms(20)), Ok(Chance::Good));
+        let health = methods.at("/grpc.health.v1.Health/Check");
+        assert_eq!(health.admits(now, Duration::ZERO), Ok(Chance::Good), "it is exempt");
+        let later = now + Duration::from_secs(3_600);
+        assert_eq!(method.admits(later, LEAST), Ok(Chance::Good));
     }
 }

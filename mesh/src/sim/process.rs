@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    pin::Pin,
     sync::{
         Arc, LazyLock, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -9,22 +10,31 @@ use std::{
     time::Duration,
 };
 
+use futures_util::Stream;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tonic::{Code, Request, Response, Status, service::Routes};
 
-use super::{World, caller, net::Backlog, spawn};
+use super::{Told, World, caller, net::Backlog, spawn};
 use crate::{
     Channel, Ctx,
     app::drain,
     auth::{Auth, Keys, Rules},
     clock,
-    server::{Calls, Limiter, Listener, Methods, Settings, Wire},
+    log::service::{self, SUBSCRIBE},
+    server::{Calls, Limiter, Listener, Methods, Override, Settings, Wire},
     wire::{
         DESCRIPTORS,
-        ordermesh::auth::v1::{
-            GetJwksRequest, IssueTokenRequest, Jwks, RefreshTokenRequest, RevokeTokenRequest,
-            Token,
-            tokens_service_server::{TokensService, TokensServiceServer},
+        ordermesh::{
+            auth::v1::{
+                GetJwksRequest, IssueTokenRequest, Jwks, RefreshTokenRequest, RevokeTokenRequest,
+                Token,
+                tokens_service_server::{TokensService, TokensServiceServer},
+            },
+            events::v1::{
+                GetHeadRequest, GetHeadResponse, SubscribeRequest, SubscribeResponse,
+                event_log_service_server::{EventLogService, EventLogServiceServer},
+            },
         },
     },
 };
@@ -34,14 +44,21 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// How long a process that leaves waits for its calls.
 const DRAIN: Duration = Duration::from_secs(25);
 
+/// Every process has the same log: it grows by an event each time that this has passed.
+pub(super) const GROWS: Duration = Duration::from_millis(100);
+
 /// What a process does with a call.
 #[derive(Clone, Debug)]
 pub(super) struct Script {
     /// Its own work takes so long, at least and at most.
     pub(super) takes: (Duration, Duration),
-    /// Of a hundred calls, so many fail.
+    /// Of a hundred calls, so many fail,
     pub(super) fails: u8,
-    /// It never answers.
+    /// and with this code.
+    pub(super) code: Code,
+    /// How many it works on at once; the others wait for them.
+    pub(super) workers: Option<Arc<Semaphore>>,
+    /// It stands still: what it has goes on when this is over.
     pub(super) hangs: bool,
     /// Whom it asks before it answers.
     pub(super) asks: Option<Channel>,
@@ -60,7 +77,7 @@ pub(super) struct Process {
 #[derive(Debug)]
 pub(super) struct Host {
     pub(super) name: String,
-    pub(super) script: Mutex<Script>,
+    pub(super) script: Told<Script>,
     /// Calls that came to the handler, and those that are at work.
     pub(super) asked: AtomicUsize,
     pub(super) working: AtomicUsize,
@@ -86,6 +103,8 @@ impl Default for Script {
         Self {
             takes: (Duration::from_millis(1), Duration::from_millis(10)),
             fails: 0,
+            code: Code::Unavailable,
+            workers: None,
             hangs: false,
             asks: None,
         }
@@ -114,19 +133,23 @@ impl Process {
         script: Script,
         settings: Settings,
     ) -> Self {
-        static RULES: LazyLock<Rules> = LazyLock::new(|| Rules::of(DESCRIPTORS).unwrap());
-        let methods = Methods::of(DESCRIPTORS, LONGEST, &HashMap::new()).unwrap();
+        static RULES: LazyLock<Rules> =
+            LazyLock::new(|| Rules::of(DESCRIPTORS).unwrap().open(SUBSCRIBE));
+        let lasts = Override { longest: Some(service::LONGEST), bulkhead: None };
+        let lasts = HashMap::from([(SUBSCRIBE, lasts)]);
+        let methods = Methods::of(DESCRIPTORS, LONGEST, &lasts).unwrap();
         let (limiter, tracker) = (Limiter::new(&settings), TaskTracker::new());
         let host = Arc::new(Host {
             name: name.to_owned(),
-            script: Mutex::new(script),
+            script: Told::new(script),
             asked: AtomicUsize::new(0),
             working: AtomicUsize::new(0),
             overtime: Mutex::default(),
             limiter: Arc::clone(&limiter),
             world: world.clone(),
         });
-        let routes = Routes::new(TokensServiceServer::new(Served(Arc::clone(&host))));
+        let routes = Routes::new(TokensServiceServer::new(Served(Arc::clone(&host))))
+            .add_service(EventLogServiceServer::new(Served(Arc::clone(&host))));
         let auth = Auth::new(RULES.clone(), Keys::none());
         let calls = Calls::new(routes, auth, methods, limiter, tracker.clone());
         let listener = Arc::new(Listener::over(world.net.listen(name), settings, None));
@@ -167,7 +190,7 @@ impl Process {
     }
 
     pub(super) fn change(&self, change: impl FnOnce(&mut Script)) {
-        change(&mut self.host.script.lock().unwrap());
+        self.host.script.change(change);
     }
 }
 
@@ -179,16 +202,31 @@ impl Host {
         (self.working.load(Ordering::SeqCst), self.limiter.in_flight())
     }
 
+    /// How many calls at once it lets in.
+    pub(super) fn limit(&self) -> u32 {
+        self.limiter.limit()
+    }
+
+    /// How many streams it serves.
+    pub(super) fn streams(&self) -> usize {
+        self.limiter.streams()
+    }
+
     async fn answer<T>(&self, answer: T) -> Result<Response<T>, Status> {
         let _working = Working::begin(self);
-        let Script { takes: (least, most), fails, hangs, asks } =
-            self.script.lock().unwrap().clone();
+        let Script { takes: (least, most), fails, code, workers, hangs, asks } =
+            self.script.look(Clone::clone);
         if hangs {
-            std::future::pending::<()>().await;
+            self.script.until(|script| !script.hangs).await;
         }
+        let worker = match &workers {
+            Some(workers) => Some(workers.acquire().await.unwrap()),
+            None => None,
+        };
         tokio::time::sleep(self.world.any(least, most)).await;
+        drop(worker);
         if fastrand::u8(..100) < fails {
-            return Err(Status::new(Code::Unavailable, "as the script says"));
+            return Err(Status::new(code, "as the script says"));
         }
         if let Some(next) = asks {
             caller::read(&next).await?;
@@ -248,5 +286,38 @@ impl TokensService for Served {
         _: Request<RefreshTokenRequest>,
     ) -> Result<Response<Token>, Status> {
         self.0.answer(Token::default()).await
+    }
+}
+
+#[tonic::async_trait]
+impl EventLogService for Served {
+    type SubscribeStream =
+        Pin<Box<dyn Stream<Item = Result<SubscribeResponse, Status>> + Send + 'static>>;
+
+    async fn subscribe(
+        &self,
+        request: Request<SubscribeRequest>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
+        let world = self.0.world.clone();
+        let stream = futures_util::stream::unfold(request.into_inner().after, move |after| {
+            let (position, world) = (after + 1, world.clone());
+            async move {
+                let due = GROWS * u32::try_from(position).unwrap();
+                world.passes(due.saturating_sub(world.at())).await;
+                let message = SubscribeResponse { events: Vec::new(), head: position, position };
+                Some((Ok(message), position))
+            }
+        });
+        let stream: Self::SubscribeStream = Box::pin(stream);
+        let mut response = Response::new(stream);
+        response.metadata_mut().insert("host", self.0.name.parse().unwrap());
+        Ok(response)
+    }
+
+    async fn get_head(
+        &self,
+        _: Request<GetHeadRequest>,
+    ) -> Result<Response<GetHeadResponse>, Status> {
+        self.0.answer(GetHeadResponse::default()).await
     }
 }

@@ -3,8 +3,12 @@
 use tonic::Code;
 
 use super::{
-    caller::{Kind, PATIENCE, call},
+    caller::{Kind, Manner, PATIENCE, call},
     *,
+};
+use crate::{
+    Channel, Policy,
+    client::breaker::{Rule, State},
 };
 
 mod restart;
@@ -12,6 +16,7 @@ mod failure;
 mod storm;
 mod chain;
 mod registry;
+mod stream;
 
 #[test]
 fn a_seed_is_one_history_and_another_seed_is_another() {
@@ -25,6 +30,12 @@ fn a_seed_is_one_history_and_another_seed_is_another() {
     let first = [1, 2, 3].map(hash);
     assert_eq!(first, [1, 2, 3].map(hash));
     assert!(first[0] != first[1] && first[1] != first[2] && first[0] != first[2]);
+}
+
+/// The same callee, and no breaker that opens: what others do by themselves.
+fn without_breaker(channel: &Channel) -> Channel {
+    let breaker = Rule { failures_min: u32::MAX, ..Rule::default() };
+    channel.with(Policy { breaker, throttle: false, ..Policy::default() })
 }
 
 /// What did not go well.

@@ -30,7 +30,8 @@ impl Naive {
 
     fn take(&mut self, latency: f64, at: f64) {
         let kept = (-(at - self.at) / 10.0).exp();
-        self.estimate = if !self.measured || latency > self.estimate {
+        let old = at - self.at >= 3.0;
+        self.estimate = if !self.measured || old || latency > self.estimate {
             latency
         } else {
             self.estimate * kept + latency * (1.0 - kept)
@@ -126,7 +127,9 @@ fn a_slower_answer_counts_at_once_and_a_faster_one_over_ten_seconds() {
     assert!(close(is(Duration::ZERO), 0.001));
     load.observe(100 * MS, SECOND);
     assert!(close(is(SECOND), 0.1), "at once");
-    load.observe(MS, 11 * SECOND);
+    for second in 2..=11 {
+        load.observe(MS, second * SECOND);
+    }
     assert!(close(is(11 * SECOND), 0.001 + 0.099 / std::f64::consts::E), "a third");
 }
 
@@ -145,6 +148,32 @@ fn a_hard_failure_is_the_worst_answer_however_fast_it_was() {
         let is = load.latency(Duration::ZERO).as_secs_f64();
         assert!(close(is, counts.as_secs_f64()), "{usual:?} {failed:?}: {is}");
     }
+}
+
+#[test]
+fn after_three_seconds_of_silence_the_next_answer_counts_alone() {
+    let load = Load::guess(GUESS, Duration::ZERO);
+    assert!(load.is_old(3 * SECOND), "a guess is no better");
+    load.observe(MS, Duration::ZERO);
+    load.fail(10 * SECOND, Duration::ZERO);
+    assert!(!load.is_old(3 * SECOND - MS));
+    assert!(load.is_old(3 * SECOND));
+    load.observe(MS, 3 * SECOND);
+    assert!(close(load.latency(3 * SECOND).as_secs_f64(), 0.001));
+    assert!(!load.is_old(3 * SECOND));
+    // Still slow: it is known again.
+    load.observe(100 * MS, 9 * SECOND);
+    assert!(close(load.latency(9 * SECOND).as_secs_f64(), 0.1));
+}
+
+#[test]
+fn of_what_was_not_heard_of_one_gets_each_64th_call_in_turn() {
+    let calls = AtomicU32::new(0);
+    let all = places(0..4);
+    let went: Vec<_> = (0..256).filter_map(|_| revisit(all, places([1, 3, 5]), &calls)).collect();
+    assert_eq!(went, [3, 1, 3, 1]);
+    assert!((0..256).all(|_| revisit(all, places([5]), &calls).is_none()), "no candidate");
+    assert!((0..256).all(|_| revisit(all, all, &calls).is_none()), "nothing is known of any");
 }
 
 #[test]

@@ -124,6 +124,11 @@ impl Instance {
         self.load.cost(pending, f32::from(weight) * ramp, at)
     }
 
+    /// Whether nothing was heard of it for long, and nothing is under way that would be.
+    pub(super) fn is_old(&self, at: Duration) -> bool {
+        self.load.is_old(at) && self.pending.load(Ordering::Relaxed) == 0
+    }
+
     /// Whether a call could be sent now.
     pub(super) fn is_ready(&self) -> bool {
         self.lines.iter().any(|line| line.load().as_deref().is_some_and(Line::is_open))

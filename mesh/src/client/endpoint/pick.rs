@@ -46,6 +46,9 @@ pub(super) enum Way {
 pub(in crate::client) struct Tried {
     serials: [u64; TRIED],
     count: usize,
+    /// The call may be repeated: it costs nobody an answer if it finds its instance as slow as it
+    /// was known to be.
+    repeatable: bool,
     last: Option<(Arc<Instance>, bool)>,
 }
 
@@ -143,6 +146,16 @@ impl Drop for Pick {
 // === impl Tried ===
 
 impl Tried {
+    /// None yet, of a call that may be repeated or not.
+    pub(in crate::client) fn by(repeatable: bool) -> Self {
+        Self { repeatable, ..Self::default() }
+    }
+
+    /// Whether an attempt may go where nothing was heard of for long.
+    pub(super) fn may_look(&self) -> bool {
+        self.repeatable && self.count == 0
+    }
+
     /// The instance that the latest attempt went to, for a report after its future was dropped:
     /// an attempt that took too long. Where [`Pick`] lives, report there.
     pub(in crate::client) fn report(&mut self, verdict: EndpointVerdict, latency: Duration) {

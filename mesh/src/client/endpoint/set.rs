@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError, Weak, atomic::AtomicU32},
     time::Duration,
 };
 
@@ -42,6 +42,8 @@ pub(super) struct Set {
     /// One instance is judged at a time, so that two do not take each other's room.
     judging: Mutex<()>,
     rotation: Rotation,
+    /// Calls while there is an instance of which nothing was heard for long.
+    doubtful: AtomicU32,
     /// Which of many instances are this client's.
     client: u64,
     began: Instant,
@@ -61,6 +63,7 @@ impl Set {
             drained: Mutex::default(),
             judging: Mutex::default(),
             rotation: Rotation::default(),
+            doubtful: AtomicU32::new(0),
             client: fastrand::u64(..),
             began: clock::instant(),
             connected: Notify::new(),
@@ -151,7 +154,8 @@ impl Set {
     fn choose(&self, tried: &Tried, back: &Tried, at: Duration) -> Option<Pick> {
         let all = self.all.load();
         let none = Places::default();
-        let (mut ready, mut ejected, mut asked) = (none, none, none);
+        let (mut ready, mut ejected, mut asked, mut old) = (none, none, none, none);
+        let looks = tried.may_look() && self.settings.balance == Balance::P2c;
         for (place, instance) in all.iter().enumerate() {
             if !instance.is_ready() {
                 continue;
@@ -166,8 +170,14 @@ impl Set {
             if instance.is_out() {
                 ejected = ejected.with(place);
             }
+            if looks && instance.is_old(at) {
+                old = old.with(place);
+            }
         }
         let candidates = balance::candidates(all.len(), ready, ejected, asked);
+        if let Some(again) = balance::revisit(candidates, old, &self.doubtful) {
+            return Some(Pick::new(Arc::clone(all.get(again)?), false));
+        }
         let chosen = match self.settings.balance {
             Balance::P2c => balance::choose(
                 candidates,

@@ -200,7 +200,129 @@ fn worse_is_one_and_a_half_times_as_often() {
     }
 }
 
+/// The same rules, said as simply as can be: a list of what happened, in milliseconds.
+#[derive(Default)]
+struct Naive {
+    /// Since it came back, or began.
+    calls: Vec<(u64, EndpointVerdict)>,
+    out: Option<NaiveOut>,
+    times: u32,
+    back: Option<u64>,
+}
+
+#[derive(Clone, Copy)]
+struct NaiveOut {
+    until: u64,
+    probed: bool,
+}
+
+impl Naive {
+    fn suspect(&self, now: u64) -> bool {
+        let bad = |verdict: &EndpointVerdict| *verdict != EndpointVerdict::Success;
+        let row = self.calls.iter().rev().take_while(|(_, verdict)| bad(verdict));
+        let hard = row.filter(|(_, verdict)| *verdict == EndpointVerdict::Hard).count();
+        let last = || self.calls.iter().filter(|(at, _)| at / 1_000 + 10 > now / 1_000);
+        let failures = last().filter(|(_, verdict)| bad(verdict)).count();
+        hard >= 5 || (last().count() >= 10 && failures * 2 > last().count())
+    }
+
+    fn record(&mut self, verdict: EndpointVerdict, probe: bool, now: u64) -> Change {
+        match self.out {
+            None if verdict == EndpointVerdict::Neutral => Change::None,
+            None => {
+                self.calls.push((now, verdict));
+                let failed = verdict != EndpointVerdict::Success;
+                if failed && self.suspect(now) { Change::Suspect } else { Change::None }
+            }
+            Some(_) if !probe => Change::None,
+            Some(out) => match verdict {
+                EndpointVerdict::Success => {
+                    (self.out, self.back) = (None, Some(now));
+                    self.calls.clear();
+                    Change::Back
+                }
+                EndpointVerdict::Hard | EndpointVerdict::Soft => {
+                    self.times += 1;
+                    self.stay_out(now);
+                    Change::OutAgain
+                }
+                EndpointVerdict::Neutral => {
+                    self.release(out, now);
+                    Change::None
+                }
+            },
+        }
+    }
+
+    fn release(&mut self, out: NaiveOut, now: u64) {
+        if out.probed {
+            self.out = Some(NaiveOut { until: now, probed: false });
+        }
+    }
+
+    fn eject(&mut self, now: u64) {
+        let soon = self.back.is_some_and(|back| now < back + 60_000);
+        self.times = if soon { self.times + 1 } else { 0 };
+        self.stay_out(now);
+    }
+
+    fn stay_out(&mut self, now: u64) {
+        let stays = [5_000, 10_000, 20_000, 40_000].get(self.times as usize);
+        let until = now + stays.copied().unwrap_or(60_000);
+        self.out = Some(NaiveOut { until, probed: false });
+    }
+
+    fn probe(&mut self, now: u64) -> bool {
+        match &mut self.out {
+            Some(out) if !out.probed && out.until <= now => {
+                out.probed = true;
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+}
+
+fn verdict() -> impl Strategy<Value = EndpointVerdict> {
+    prop_oneof![
+        2 => Just(EndpointVerdict::Success),
+        5 => Just(EndpointVerdict::Hard),
+        2 => Just(EndpointVerdict::Soft),
+        1 => Just(EndpointVerdict::Neutral),
+    ]
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+    #[test]
+    fn it_does_as_the_naive_model_does(
+        steps in vec((0u64..4_000, verdict(), 0u8..8), 1..200)
+    ) {
+        let (mut gate, mut naive) = (Gate::default(), Naive::default());
+        let (mut at, mut now) = (Duration::ZERO, 0);
+        for (wait_ms, verdict, kind) in steps {
+            now += wait_ms;
+            at += Duration::from_millis(wait_ms);
+            let probe = gate.probe(at);
+            prop_assert_eq!(probe, naive.probe(now));
+            if probe && kind == 0 {
+                gate.release(at);
+                naive.release(naive.out.unwrap(), now);
+            } else {
+                let change = gate.record(verdict, probe, at);
+                prop_assert_eq!(change, naive.record(verdict, probe, now));
+                // Others may do as badly: then it stays.
+                if change == Change::Suspect && kind < 4 {
+                    gate.eject(at);
+                    naive.eject(now);
+                }
+            }
+            prop_assert_eq!(gate.is_out(), naive.out.is_some());
+            let due = naive.out.filter(|out| !out.probed).map(|out| out.until);
+            prop_assert_eq!(gate.due(), due.map(Duration::from_millis));
+        }
+    }
+
     #[test]
     fn the_window_counts_the_last_ten_seconds_and_nothing_else(
         calls in vec((0u64..3_000, any::<bool>()), 1..200)

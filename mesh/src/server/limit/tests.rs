@@ -1,6 +1,9 @@
 //! Who is let in, who waits and who is sent away.
 
+use std::{future::Future, pin::Pin};
+
 use futures_util::FutureExt as _;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -136,4 +139,124 @@ async fn under_contention_the_limit_holds_and_every_place_comes_back() {
     assert!(most.load(Ordering::SeqCst) <= 20, "{most:?}");
     assert_eq!(limiter.in_flight.load(Ordering::SeqCst), 0);
     assert_eq!(limiter.waiting.load(Ordering::SeqCst), 0);
+}
+
+/// A call of the model: who it is, and whether it waits, has a place or is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Is {
+    Waiting,
+    In,
+    Gone,
+}
+
+/// The rules as simply as can be: a list of calls in the order in which they came.
+struct Naive {
+    limit: usize,
+    calls: Vec<(Criticality, Is)>,
+}
+
+impl Naive {
+    fn count(&self, is: Is) -> usize {
+        self.calls.iter().filter(|call| call.1 == is).count()
+    }
+
+    fn has_room(&self, who: Criticality) -> bool {
+        let percent = [75, 90, 100][rank(who)];
+        self.count(Is::In) < (self.limit * percent / 100).max(1)
+    }
+
+    fn come(&mut self, who: Criticality) {
+        let mut is = Is::Waiting;
+        if self.count(Is::Waiting) == 0 && self.has_room(who) {
+            is = Is::In;
+        } else if self.count(Is::Waiting) >= 4 * self.limit {
+            let less = |call: &&mut (Criticality, Is)| call.1 == Is::Waiting && call.0 < who;
+            let least = self.calls.iter_mut().filter(less).map(|call| call.0).min();
+            let newest =
+                self.calls.iter_mut().rfind(|call| call.1 == Is::Waiting && Some(call.0) == least);
+            match newest {
+                Some(newest) => newest.1 = Is::Gone,
+                None => is = Is::Gone,
+            }
+        }
+        self.calls.push((who, is));
+        self.grant();
+    }
+
+    fn go(&mut self, call: usize) {
+        let was = std::mem::replace(&mut self.calls[call].1, Is::Gone);
+        if was == Is::In {
+            self.grant();
+        }
+    }
+
+    /// The most important of those that wait, and of these the first; nobody overtakes them.
+    fn grant(&mut self) {
+        for who in [Criticality::Critical, Criticality::Normal, Criticality::Sheddable] {
+            for call in 0..self.calls.len() {
+                if self.calls[call] != (who, Is::Waiting) {
+                    continue;
+                }
+                if !self.has_room(who) {
+                    return;
+                }
+                self.calls[call].1 = Is::In;
+            }
+        }
+    }
+}
+
+/// A call of the real one.
+enum Real<'l> {
+    Waiting(Pin<Box<dyn Future<Output = Result<Permit, Shed>> + 'l>>),
+    In { _permit: Permit },
+    Gone,
+}
+
+impl Real<'_> {
+    fn look(&mut self) -> Is {
+        if let Self::Waiting(call) = self
+            && let Some(answer) = call.as_mut().now_or_never()
+        {
+            *self = answer.map_or(Self::Gone, |permit| Self::In { _permit: permit });
+        }
+        match self {
+            Self::Waiting(_) => Is::Waiting,
+            Self::In { .. } => Is::In,
+            Self::Gone => Is::Gone,
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn who_is_let_in_waits_or_goes_is_what_the_naive_model_says(
+        limit in 1_u32..8,
+        steps in prop::collection::vec((0_usize..3, any::<bool>(), any::<prop::sample::Index>()), 1..120),
+    ) {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
+        let _entered = runtime.enter();
+        let limiter = limiter(limit);
+        let ends = clock::instant() + 10 * SECOND;
+        let mut naive = Naive { limit: limit as usize, calls: Vec::new() };
+        let mut real: Vec<Real<'_>> = Vec::new();
+        for (who, comes, which) in steps {
+            if comes || real.is_empty() {
+                let who = [Criticality::Sheddable, Criticality::Normal, Criticality::Critical][who];
+                naive.come(who);
+                real.push(Real::Waiting(Box::pin(limiter.call(who, ends))));
+            } else {
+                let call = which.index(real.len());
+                naive.go(call);
+                real[call] = Real::Gone;
+            }
+            let mut states: Vec<_> = real.iter_mut().rev().map(Real::look).collect();
+            states.reverse();
+            let expected: Vec<_> = naive.calls.iter().map(|call| call.1).collect();
+            prop_assert_eq!(states, expected);
+        }
+        drop(real);
+        prop_assert_eq!((limiter.in_flight(), limiter.streams()), (0, 0));
+    }
 }

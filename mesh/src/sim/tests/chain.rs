@@ -1,7 +1,6 @@
 //! Four hops, and what is left of a call when nobody waits for it.
 
 use super::*;
-use crate::{Channel, Policy, client::breaker::Rule};
 
 /// Four processes that ask one another, and how the first is asked.
 struct Chain {
@@ -22,9 +21,7 @@ impl Chain {
             let above = if hop == 0 { "x" } else { names[hop - 1] };
             let caller = Caller::new(world, above);
             // This is about calls that end in time, not about those that are not made.
-            let breaker = Rule { failures_min: u32::MAX, ..Rule::default() };
-            let policy = Policy { breaker, throttle: false, ..Policy::default() };
-            let channel = caller.channel(name).with(policy);
+            let channel = without_breaker(&caller.channel(name));
             channels.push(channel.clone());
             callers.push(caller);
             next = Some(channel);

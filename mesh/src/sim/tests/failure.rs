@@ -99,12 +99,38 @@ fn a_partition_of_one_way_hangs_no_call_and_is_forgotten_ten_seconds_after_it_he
             assert!(ended == late || ended == broken, "{failed:?}");
             assert!(failed.began < healed + 10 * SECOND, "after it healed: {failed:?}");
         }
-        // Where pings had found it out there is a new connection, and with it a new beginning. A
-        // shorter one is remembered for as long as the latency that it looked like.
         let by_a = |done: &Done| done.by.as_ref().is_ok_and(|by| by == "a");
         let again = done.iter().any(|done| done.began > healed + 10 * SECOND && by_a(done));
-        assert!(again || lasts < 14 * SECOND, "nobody asks it again");
+        assert!(again, "nobody asks it again");
         done_once(world, &done);
+    });
+}
+
+#[test]
+fn whoever_was_cut_off_for_a_moment_has_its_share_again_ten_seconds_later() {
+    play(async |world| {
+        let script = Script { takes: (5 * MS, 6 * MS), ..Script::default() };
+        let _fleet =
+            ["a", "b", "c"].map(|name| Process::start(world, "orders", name, script.clone()));
+        let caller = Caller::new(world, "x");
+        let channel = caller.channel("orders");
+        world.passes(SECOND).await;
+        // For less long than a ping takes to find it out: the connection is the same after it.
+        let lasts = world.any(2 * SECOND, 9 * SECOND);
+        let partition = async {
+            world.passes(2 * SECOND).await;
+            world.net.cut("a", "x");
+            world.passes(lasts).await;
+            world.net.mend("a", "x");
+            world.at()
+        };
+        let load = (60 * MS, lasts + 20 * SECOND);
+        let (healed, done) =
+            tokio::join!(partition, caller.load(world, &channel, Kind::Read, load));
+        let after: Vec<_> = done.iter().filter(|done| done.began > healed + 10 * SECOND).collect();
+        let by_a = |done: &&&Done| done.by.as_ref().is_ok_and(|by| by == "a");
+        let (share, all) = (after.iter().filter(by_a).count(), after.len());
+        assert!(share * 8 >= all, "only {share} of {all} go there");
     });
 }
 
@@ -155,6 +181,94 @@ fn a_client_without_power_costs_its_server_nothing_after_half_a_minute() {
         world.passes(31 * SECOND).await;
         assert_eq!((server.host.busy(), server.connections()), ((0, 0), 1));
         calls.into_iter().for_each(|call| call.abort());
+    });
+}
+
+#[test]
+fn where_all_replicas_fail_alike_callers_do_without_and_are_well_half_a_minute_after_repair() {
+    play(async |world| {
+        let fleet = fleet(world, "orders", &["a", "b", "c"]);
+        let manner = Manner { falls_back: true, ..Manner::default() };
+        let caller = Caller::with(world, "x", manner);
+        let channel = caller.channel("orders");
+        let breaker = channel.breaker("ordermesh.auth.v1.TokensService/GetJwks");
+        world.passes(SECOND).await;
+        // What all of them use is away: they say so, or say nothing.
+        let codes = [Code::Unavailable, Code::Internal];
+        let (how, lasts) = (fastrand::usize(..3), world.any(20 * SECOND, 40 * SECOND));
+        let outage = async {
+            world.passes(world.any(SECOND, 3 * SECOND)).await;
+            let began = world.at();
+            for process in &fleet {
+                process.change(|script| match codes.get(how) {
+                    Some(code) => (script.fails, script.code) = (100, *code),
+                    None => script.hangs = true,
+                });
+            }
+            let (mut opened, mut out, mut asked) = (false, 0, 0);
+            while world.at() < began + lasts {
+                world.passes(100 * MS).await;
+                opened |= *breaker.borrow() == State::Open;
+                out = out.max(channel.states().get("ejected").copied().unwrap_or_default());
+                if world.at() < began + 10 * SECOND {
+                    asked = fleet.iter().map(Process::asked).sum();
+                }
+            }
+            let more = fleet.iter().map(Process::asked).sum::<usize>() - asked;
+            for process in &fleet {
+                process.change(|script| (script.fails, script.hangs) = (0, false));
+            }
+            assert!(opened, "no breaker opened");
+            assert!(out <= 1, "{out} of 3 were taken out");
+            assert!(more <= 15, "{more} attempts after the first ten seconds");
+            (began, world.at())
+        };
+        let load = (80 * MS, lasts + 43 * SECOND);
+        let ((began, repaired), done) =
+            tokio::join!(outage, caller.load(world, &channel, Kind::Read, load));
+        assert_eq!(failed(&done).len(), 0, "{:?}", failed(&done));
+        for done in &done {
+            let well = done.answered() && done.took < 50 * MS;
+            assert!(well || done.began + PATIENCE > began, "before: {done:?}");
+            assert!(well || done.began < repaired + 30 * SECOND, "after repair: {done:?}");
+        }
+        let within = |done: &&Done| done.began > began + 10 * SECOND && done.began < repaired;
+        let quick = done.iter().filter(within).filter(|done| done.took < 20 * MS).count();
+        let all = done.iter().filter(within).count();
+        assert!(quick * 10 >= all * 9, "only {quick} of {all} did without at once");
+        // One that was taken out may stay out for up to a minute.
+        let asked = fleet.iter().filter(|process| {
+            let by = |done: &Done| done.by.as_ref().is_ok_and(|by| *by == process.host.name);
+            done.iter().any(|done| done.began > repaired + 30 * SECOND && by(done))
+        });
+        let (asked, states) = (asked.count(), channel.states());
+        let out = usize::from(states.contains_key("ejected"));
+        assert!(asked + out >= 3 && asked >= 2, "{asked} of 3 are asked again: {states:?}");
+    });
+}
+
+#[test]
+fn a_process_that_stood_still_serves_all_its_callers_a_second_later() {
+    play(async |world| {
+        let process = Process::start(world, "orders", "a", Script::default());
+        let manner = Manner { patience: SECOND, ..Manner::default() };
+        let caller = Caller::with(world, "x", manner);
+        // Breakers take their time; this is about what the process itself refuses.
+        let channel = without_breaker(&caller.channel("orders"));
+        world.passes(SECOND).await;
+        let kind = if fastrand::bool() { Kind::Read } else { Kind::Write };
+        let stall = async {
+            world.passes(2 * SECOND).await;
+            process.change(|script| script.hangs = true);
+            world.passes(world.any(2 * SECOND, 5 * SECOND)).await;
+            process.change(|script| script.hangs = false);
+            world.at()
+        };
+        let load = (25 * MS, 10 * SECOND);
+        let (over, done) = tokio::join!(stall, caller.load(world, &channel, kind, load));
+        let late: Vec<_> =
+            failed(&done).into_iter().filter(|done| done.began > over + 1_100 * MS).collect();
+        assert_eq!(late.len(), 0, "{:?}", late.first());
     });
 }
 

@@ -1,7 +1,9 @@
 //! More of something than there should be.
 
+use tokio::sync::Semaphore;
+
 use super::*;
-use crate::server::Settings;
+use crate::{ctx::Criticality, marks, server::Settings};
 
 #[test]
 fn a_storm_of_goaways_fails_no_call() {
@@ -50,5 +52,62 @@ fn a_retry_storm_over_three_hops_is_amplified_by_no_more_than_a_tenth() {
         if fails == 100 {
             assert_eq!(failed(&done).len(), calls);
         }
+    });
+}
+
+#[test]
+fn at_three_times_its_capacity_a_process_does_four_fifths_of_it_and_serves_the_critical() {
+    play(async |world| {
+        // Five at once for 100 ms: 50 calls a second.
+        let workers = Some(Arc::new(Semaphore::new(5)));
+        let script = Script { workers, ..Script::takes(100 * MS) };
+        let process = Process::start(world, "orders", "a", script);
+        let patient = Manner { patience: 2 * SECOND, ..Manner::default() };
+        let callers = ["x", "y", "z"].map(|name| Caller::with(world, name, patient));
+        let manner = Manner { criticality: Criticality::Critical, ..patient };
+        let critical = Caller::with(world, "c", manner);
+        let channels = [0, 1, 2].map(|caller| callers[caller].channel("orders"));
+        let money = critical.channel("orders");
+        world.passes(SECOND).await;
+        // Four fifths of what it can do.
+        let calm = callers[0].load(world, &channels[0], Kind::Read, (25 * MS, 2 * SECOND)).await;
+        assert_eq!(failed(&calm).len(), 0, "{:?}", failed(&calm).first());
+        let (before, began) = (process.host.limit(), world.at());
+        // Three times that: 45 calls a second from each of three, and 15 that are critical.
+        let (each, lasts) = (world.any(21 * MS, 23 * MS), 4 * SECOND);
+        let load = |caller: usize| {
+            callers[caller].load(world, &channels[caller], Kind::Read, (each, lasts))
+        };
+        let (x, y, z, c) = tokio::join!(
+            load(0),
+            load(1),
+            load(2),
+            // Not tried again: each must be served when it comes.
+            critical.load(world, &money, Kind::Write, (66 * MS, lasts)),
+        );
+        assert_eq!(failed(&c).len(), 0, "critical ones: {:?}", failed(&c).first());
+        let all = [x, y, z, c].concat();
+        assert!(all.len() >= 140 * 4, "{} calls are no overload", all.len());
+        let good = all.iter().filter(|done| {
+            let ended = done.began + done.took;
+            done.by.is_ok() && ended > began + SECOND && ended <= began + lasts
+        });
+        let good = good.count();
+        assert!(good >= 40 * 3, "{good} of 150 that it could have done");
+        // The process has nothing left of it a second later, and refuses nobody. Callers that were
+        // sent away often hold back by themselves for a while: they look back two minutes.
+        world.passes(SECOND).await;
+        let (c, y) = tokio::join!(
+            critical.load(world, &money, Kind::Read, (100 * MS, 4 * SECOND)),
+            callers[1].load(world, &channels[1], Kind::Read, (40 * MS, 4 * SECOND)),
+        );
+        assert_eq!(failed(&c).len(), 0, "critical ones: {:?}", failed(&c).first());
+        for done in failed(&y) {
+            let local = done.by.as_ref().is_err_and(|it| it.metadata().contains_key(marks::LOCAL));
+            assert!(local, "refused though there is nothing to do: {done:?}");
+        }
+        assert!(y.iter().any(Done::answered), "nobody is let through");
+        let limit = process.host.limit();
+        assert!(limit >= before, "the limit was {before} and is {limit}");
     });
 }
