@@ -16,9 +16,11 @@ use crate::{
     server::{Listener, Settings, Wire},
 };
 
+mod collector;
 mod consul;
 mod database;
 
+pub use collector::*;
 pub use consul::*;
 pub use database::*;
 

@@ -84,6 +84,8 @@ pub struct Changes {
     pub defaults_at_the_edge: bool,
     /// The log of `shipping` begins with a fact that nobody understands.
     pub nonsense: bool,
+    /// Where spans go.
+    pub spans: Option<&'static str>,
     /// Processes that the others reach through a [`Door`].
     pub behind_doors: &'static [&'static str],
 }
@@ -134,6 +136,7 @@ impl Bed {
                 format!("--page-key-file={}", folder.join("page-key").display()),
                 "--drain=5s".to_owned(),
             ];
+            flags.extend(changes.spans.map(|endpoint| format!("--otlp-endpoint={endpoint}")));
             if secret.exists() {
                 flags.push(format!("--client-secret-file={}", secret.display()));
             }

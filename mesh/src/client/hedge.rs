@@ -37,6 +37,7 @@ impl Call {
             return first.await;
         }
         callee::count(&telemetry::metrics().hedges, &self.callee.name);
+        self.span.event(telemetry::names::span::HEDGE, Vec::new);
         let mut elsewhere = Tried::default();
         let second = self.attempt(2, kept.request(), &mut elsewhere);
         tokio::pin!(second);

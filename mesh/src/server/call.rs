@@ -30,6 +30,7 @@ use crate::{
     ctx::{Criticality, Ctx, Inbound, TRACEPARENT, Trace},
     deadline, failpoint, marks,
     status::Failure,
+    telemetry::Spans,
     tls,
 };
 
@@ -48,6 +49,7 @@ struct Inner {
     methods: Methods,
     limiter: Arc<Limiter>,
     tracker: TaskTracker,
+    spans: Spans,
 }
 
 /// A call that is being served.
@@ -69,8 +71,9 @@ impl Calls {
         methods: Methods,
         limiter: Arc<Limiter>,
         tracker: TaskTracker,
+        spans: Spans,
     ) -> Self {
-        Self(Arc::new(Inner { routes: routes.prepare(), auth, methods, limiter, tracker }))
+        Self(Arc::new(Inner { routes: routes.prepare(), auth, methods, limiter, tracker, spans }))
     }
 
     /// Never fails: what goes wrong is a failing status.
@@ -95,6 +98,7 @@ impl Calls {
         let inbound = inbound(request.headers(), link.as_deref());
         let trace = trace(request.headers());
         let ctx = Ctx::served(ends, trace, self.0.tracker.clone(), cancelled, inbound);
+        let ctx = self.0.recorded(ctx, &method, request.headers());
         let watch = Watch::new(Arc::clone(&method), started, ctx.clone(), guard);
 
         let answer = match timeout {
@@ -205,6 +209,25 @@ impl Calls {
             }
         }
         Ok(response)
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    /// The context of a call with its span, if it has one. Health and reflection have none.
+    fn recorded(&self, ctx: Ctx, method: &Method, headers: &HeaderMap) -> Ctx {
+        if method.exempt || !self.spans.are_recorded() {
+            return ctx;
+        }
+        let span = self.spans.served(ctx.trace(), &method.name);
+        let ctx = ctx.recorded(&self.spans, span);
+        if ctx.span().is_recorded()
+            && let Some(order) = marks::order(headers)
+        {
+            ctx.about(order);
+        }
+        ctx
     }
 }
 

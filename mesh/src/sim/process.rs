@@ -19,6 +19,7 @@ use crate::{
     auth::{Auth, Keys, Rules},
     clock,
     server::{Calls, Limiter, Listener, Methods, Settings, Wire},
+    telemetry::Spans,
     wire::{
         DESCRIPTORS,
         ordermesh::auth::v1::{
@@ -128,7 +129,7 @@ impl Process {
         });
         let routes = Routes::new(TokensServiceServer::new(Served(Arc::clone(&host))));
         let auth = Auth::new(RULES.clone(), Keys::none());
-        let calls = Calls::new(routes, auth, methods, limiter, tracker.clone());
+        let calls = Calls::new(routes, auth, methods, limiter, tracker.clone(), Spans::default());
         let listener = Arc::new(Listener::over(world.net.listen(name), settings, None));
         spawn(Arc::clone(&listener).serve(Wire::Http2, calls));
         world.history.note(format!("{name} starts"));
