@@ -1,5 +1,5 @@
 //! Spans, as a collector gets them from processes that call each other over real sockets.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{
     net::SocketAddr,

@@ -137,9 +137,8 @@ impl Bed {
                 "--drain=5s".to_owned(),
             ];
             flags.extend(changes.spans.map(|endpoint| format!("--otlp-endpoint={endpoint}")));
-            if secret.exists() {
-                flags.push(format!("--client-secret-file={}", secret.display()));
-            }
+            let secret = secret.exists().then(|| secret.display().to_string());
+            flags.extend(secret.map(|secret| format!("--client-secret-file={secret}")));
             let changed = changes.flags.iter().filter(|(of, _)| *of == name);
             let changed: Vec<&str> = changed.flat_map(|(_, more)| *more).copied().collect();
             let same = |one: &str, other: &str| one.split('=').next() == other.split('=').next();

@@ -11,14 +11,14 @@ use crate::{
 
 /// The spans of one trace once every mail of a confirmed order is written.
 async fn of_one_order(payment: &str, state: &str, last: &'static str) -> (String, Vec<Seen>) {
-    let collector = Collector::start().unwrap();
+    let collector = Collector::start().expect("a collector");
     let endpoint: &'static str = Box::leak(collector.endpoint().into_boxed_str());
     let bed = Bed::with(Changes { spans: Some(endpoint), ..Changes::default() }).await;
     bed.variant("MUG", (9, 99), 10).await;
     let (_, token) = bed.customer("ada@example.com").await;
     let reply = bed.post("/v1/orders", Some(&token), &order("MUG", 2, (19, 98), payment)).await;
     assert_eq!(reply.status, 201, "{:?}", reply.body);
-    let trace = reply.headers["x-trace-id"].to_str().unwrap().to_owned();
+    let trace = reply.headers["x-trace-id"].to_str().expect("text").to_owned();
     let name = reply.text("name");
     let settled = bed.settled(&name, &token).await;
     assert_eq!(settled.text("state"), state, "{}", settled.body);
@@ -32,7 +32,7 @@ async fn of_one_order(payment: &str, state: &str, last: &'static str) -> (String
     collector
         .once(|seen| events(seen) == 1 && seen.iter().filter(|it| is_last(it)).count() == 2)
         .await
-        .unwrap();
+        .expect("every mail is written");
     // What is still on its way leaves with the processes.
     bed.end().await;
     let seen = collector.seen().into_iter().filter(|it| it.trace == trace).collect();
@@ -81,9 +81,10 @@ async fn one_order_is_one_connected_trace_from_the_request_to_the_mails() {
         ("gateway", ATTEMPT),
         ("orders", CREATE),
     ];
-    let saga = "saga orders.fulfilment.v1";
-    let saga =
-        seen.iter().find(|it| it.name.starts_with("saga orders.")).map_or(saga, |it| &it.name);
+    // The commit goes on although the caller may leave.
+    let place = ("orders", "place an order");
+    let saga = seen.iter().find(|it| it.name.starts_with("saga orders.fulfilment."));
+    let saga = saga.map_or("no saga", |it| &it.name);
     let (hold, authorize) = (
         "ordermesh.inventory.v1.InventoryService/CreateReservation",
         "ordermesh.payments.v1.PaymentsService/AuthorizePayment",
@@ -92,19 +93,20 @@ async fn one_order_is_one_connected_trace_from_the_request_to_the_mails() {
         (format!("Attempt.{hold}"), format!("Attempt.{authorize}"));
     for (service, kind, name, below) in [
         ("orders", "SERVER", CREATE, &[][..]),
-        ("orders", "PRODUCER", "create order_events", &[("orders", "create order_events")]),
+        ("orders", "PRODUCER", "create order_events", &[place, ("orders", "create order_events")]),
         (
             "notifications",
             "CONSUMER",
             "process order_events",
-            &[("orders", "create order_events"), ("notifications", "process order_events")],
+            &[place, ("orders", "create order_events"), ("notifications", "process order_events")],
         ),
-        ("orders", "INTERNAL", saga, &[("orders", saga)]),
+        ("orders", "INTERNAL", saga, &[place, ("orders", saga)]),
         (
             "inventory",
             "SERVER",
             hold,
             &[
+                place,
                 ("orders", saga),
                 ("orders", "step hold_stock"),
                 ("orders", hold),
@@ -117,6 +119,7 @@ async fn one_order_is_one_connected_trace_from_the_request_to_the_mails() {
             "SERVER",
             authorize,
             &[
+                place,
                 ("orders", saga),
                 ("orders", "step authorize_payment"),
                 ("orders", authorize),
@@ -124,7 +127,12 @@ async fn one_order_is_one_connected_trace_from_the_request_to_the_mails() {
                 ("payments", authorize),
             ],
         ),
-        ("orders", "INTERNAL", "step confirm", &[("orders", saga), ("orders", "step confirm")]),
+        (
+            "orders",
+            "INTERNAL",
+            "step confirm",
+            &[place, ("orders", saga), ("orders", "step confirm")],
+        ),
     ] {
         let found = find(service, kind, name);
         let expected: Vec<_> = to_order.into_iter().chain(below.iter().copied()).collect();
@@ -137,7 +145,7 @@ async fn one_order_is_one_connected_trace_from_the_request_to_the_mails() {
     }
     // What an event causes is below the span that wrote it, and linked to it.
     for taken in seen.iter().filter(|it| it.kind == "CONSUMER") {
-        assert_eq!(taken.links, [taken.parent.clone()]);
+        assert_eq!(taken.links, std::slice::from_ref(&taken.parent));
         let created = seen.iter().find(|it| it.span == taken.parent).unwrap();
         assert_eq!(created.kind, "PRODUCER");
         for key in ["messaging.message.id", "cloudevents.event_type"] {

@@ -34,8 +34,9 @@ impl Trace {
     #[must_use]
     pub fn new() -> Self {
         let trace = fastrand::u128(1..);
-        let share = SHARE.load(Ordering::Relaxed);
-        let sampled = trace % u128::from(WHOLE) < u128::from(share);
+        // Half of the digits draw the lot: they fit.
+        let lot = u64::try_from(trace >> 64).unwrap_or_default() % WHOLE;
+        let sampled = lot < SHARE.load(Ordering::Relaxed);
         Self { trace, span: fastrand::u64(1..), sampled, begins: true }
     }
 

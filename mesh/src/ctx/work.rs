@@ -86,6 +86,9 @@ where
     let ctx =
         Ctx::new(clock::instant() + timeout, trace, tracker.clone(), CancellationToken::new())
             .recorded(&spans, span);
+    if let Some(subject) = parent.as_ref().and_then(Ctx::subject) {
+        ctx.about(subject);
+    }
     if let Some(caller) = parent.as_ref().and_then(Ctx::caller) {
         ctx.set_caller(caller.clone());
     }

@@ -186,15 +186,13 @@ impl Span {
         let text = super::code(code);
         self.change(|data, _| {
             put(data, name::RPC_STATUS, text);
-            let failed = match data.span_kind {
-                SpanKind::Server => is_fault(code),
-                _ => code != Code::Ok,
-            };
+            let server = data.span_kind == SpanKind::Server;
+            let failed = if server { is_fault(code) } else { code != Code::Ok };
             if failed {
                 put(data, name::ERROR_TYPE, text);
                 data.status = Status::error("");
             }
-            if code == Code::Unimplemented && data.span_kind == SpanKind::Server {
+            if code == Code::Unimplemented && server {
                 // Whatever a client makes up must not make a name of its own.
                 data.name = names::OTHER.into();
                 put(data, name::RPC_METHOD, names::OTHER);
