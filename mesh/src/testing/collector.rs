@@ -5,6 +5,7 @@ use std::{
     convert::Infallible,
     fmt::Write as _,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use http::{Request, Response, StatusCode};
@@ -20,11 +21,14 @@ use tokio::sync::Notify;
 use tonic::body::Body;
 use tower::service_fn;
 
-use super::PATIENCE;
 use crate::{
     config::Bound,
     server::{Listener, Settings, Wire},
 };
+
+/// How long spans may take to come: what they tell of has to happen first, on a machine that may
+/// have much to do.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A collector on a free port of loopback, until the test ends.
 #[derive(Clone, Debug)]
@@ -104,7 +108,7 @@ impl Collector {
     /// What came, once that is enough.
     ///
     /// # Errors
-    /// It is not enough after 5 s: shows what there is.
+    /// It is not enough after a minute: shows what there is.
     pub async fn once(&self, enough: impl Fn(&[Seen]) -> bool) -> anyhow::Result<Vec<Seen>> {
         let comes = async {
             loop {
