@@ -10,7 +10,7 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::Duration,
 };
@@ -18,7 +18,7 @@ use std::{
 use anyhow::Context as _;
 use bytes::Bytes;
 use http::{Request, Response};
-use mesh::App;
+use mesh::{App, telemetry::Spans};
 use prost_reflect::DescriptorPool;
 use tonic::body::Body;
 
@@ -68,6 +68,8 @@ struct Inner {
     max_stream_age: Duration,
     leaving: Leaving,
     ignored_parameters: Vec<String>,
+    /// Where spans of requests go, once it is served in a process.
+    spans: OnceLock<Spans>,
 }
 
 /// Where a path leads.
@@ -128,6 +130,8 @@ impl Gateway {
     #[must_use]
     pub fn on(self, app: App) -> App {
         let leaving = self.0.leaving.clone();
+        // One gateway is served in one process.
+        let _first = self.0.spans.set(app.spans()).is_ok();
         app.http(self).task("streams", async move |draining| {
             draining.begun().await;
             leaving.begin();
@@ -187,7 +191,16 @@ impl Gateway {
             max_stream_age: config.max_stream_age,
             leaving: Leaving::new(config.mesh.propagation + config.mesh.drain * 4 / 5),
             ignored_parameters: config.ignored_parameters,
+            spans: OnceLock::new(),
         })))
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn spans(&self) -> &Spans {
+        self.spans.get_or_init(Spans::default)
     }
 }
 

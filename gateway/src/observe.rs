@@ -2,7 +2,7 @@
 //! token in it: the route's template says what was called.
 
 use http::{Method, StatusCode};
-use mesh::telemetry::{Answer, Request, code, metrics, names};
+use mesh::telemetry::{Answer, Request, Span, code, metrics, names};
 use tokio::time::Instant;
 use tonic::Code;
 
@@ -17,6 +17,8 @@ pub struct Line {
     pub started: Instant,
     /// The trace of the request.
     pub trace: String,
+    /// Its span.
+    pub span: Span,
     /// How many were passed on.
     pub messages: u64,
     /// How it ended. Its HTTP status was 200 long before.
@@ -53,8 +55,8 @@ impl Line {
     /// The line of a stream that begins. Unless its end says another code, it ended at its
     /// deadline.
     #[must_use]
-    pub fn new(method: Method, route: String, started: Instant, trace: String) -> Self {
-        Self { method, route, started, trace, messages: 0, code: Code::DeadlineExceeded }
+    pub fn new(method: Method, route: String, started: Instant, trace: String, span: Span) -> Self {
+        Self { method, route, started, trace, span, messages: 0, code: Code::DeadlineExceeded }
     }
 }
 
@@ -69,6 +71,8 @@ impl Drop for Line {
         };
         metrics().http_requests.get_or_create(&labels).observe(took.as_secs_f64());
         let (route, code) = (&self.route, code(self.code));
+        self.span.set(names::span::RPC_STATUS, code);
+        self.span.routed(method, route, status);
         tracing::info!(
             method,
             route,
@@ -84,7 +88,7 @@ impl Drop for Line {
 }
 
 /// The method as a label: whatever a client makes up must not make a series of its own.
-fn known(method: &Method) -> &str {
+pub fn known(method: &Method) -> &str {
     match method.as_str() {
         known @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS" | "TRACE"
         | "CONNECT") => known,

@@ -58,9 +58,11 @@ impl Inner {
         let started = mesh::clock::instant();
         let (parts, body) = request.into_parts();
         let trace = parts.headers.get("traceparent").and_then(|value| value.to_str().ok());
-        let trace = trace.and_then(Trace::parse).map_or_else(Trace::new, Trace::child);
+        let above = trace.and_then(Trace::parse).unwrap_or_default();
+        let span = self.spans().request(above, observe::known(&parts.method));
         let timeout = deadline::timeout(&parts.headers, self.default_timeout, self.max_timeout);
-        let ctx = Ctx::root(timeout.clone().unwrap_or(self.default_timeout), trace);
+        let ctx = Ctx::root(timeout.clone().unwrap_or(self.default_timeout), above.child());
+        let ctx = ctx.recorded(self.spans(), span);
         let mut seen = Seen::default();
         let mut body = pin!(body);
         let answer = self.answer(&ctx, &parts, body.as_mut(), timeout, &mut seen);
@@ -73,6 +75,8 @@ impl Inner {
         finish(&mut response, &parts.method, &seen, &trace_id);
         if !matches!(response.body(), Content::Stream(_)) {
             observe::answered(&parts.method, &seen.route, response.status(), started, &trace_id);
+            let status = response.status().as_u16();
+            ctx.span().routed(observe::known(&parts.method), &seen.route, status);
         }
         take_rest(&parts.headers, body).await;
         response.map(|content| match content {
@@ -157,7 +161,9 @@ impl Inner {
         frame: Bytes,
     ) -> Result<Response<Content>, Failure> {
         let age = self.max_stream_age;
-        let ctx = Ctx::root(deadline::timeout(&parts.headers, age, age)?, ctx.trace());
+        let span = ctx.span().clone();
+        let ctx = Ctx::root(deadline::timeout(&parts.headers, age, age)?, ctx.trace())
+            .recorded(self.spans(), span.clone());
         let binding = &route.binding;
         let call = upstream::stream(
             route.upstream.clone(),
@@ -177,7 +183,7 @@ impl Inner {
                 Content::Unsaid
             } else {
                 let (method, route) = (parts.method.clone(), binding.template.text.clone());
-                Content::Stream(stream.body(Line::new(method, route, started, trace)))
+                Content::Stream(stream.body(Line::new(method, route, started, trace, span)))
             };
             let mut response = Response::new(content);
             *response.headers_mut() = headers;

@@ -32,7 +32,9 @@ use crate::{
     config::{Bound, Config},
     registry::{Address, Registry, Snapshot},
     server::{self, Listener},
-    store, telemetry, tls,
+    store,
+    telemetry::{self, Spans, spans::export::Export},
+    tls,
 };
 
 pub use run::run;
@@ -69,6 +71,9 @@ pub struct App {
     closers: Vec<Closer>,
     /// What is served once it is known in whole.
     events: events::Events,
+    /// Where spans go, and what takes them there.
+    spans: Spans,
+    export: Option<Export>,
     draining: Draining,
     tracker: TaskTracker,
 }
@@ -132,8 +137,12 @@ impl App {
         };
         let address = bound.listen.local_addr().context("cannot read the port")?;
         let admin_port = bound.admin.local_addr().context("cannot read the admin port")?.port();
+        let instance = config.instance_id.clone().unwrap_or_else(|| format!("{name}@{address}"));
+        let (spans, export) = Export::of(name, &instance, &config)?.unzip();
         let mut app = Self {
             name,
+            spans: spans.unwrap_or_default(),
+            export,
             descriptors,
             methods: Arc::new(methods),
             listener: Arc::new(Listener::new(bound.listen, config.server.clone(), tls.clone())?),
@@ -219,9 +228,16 @@ impl App {
         let listed = !name_or_url.contains("://") && name_or_url != self.name;
         let hurry = if listed { self.registry.hurry(name_or_url) } else { Arc::default() };
         let calls = Dependency::of(&self.config.dependencies, name_or_url);
-        let channel = Channel::new(name_or_url, snapshots, sign_in, methods, tls, calls, hurry);
+        let channel = Channel::new(name_or_url, snapshots, sign_in, methods, tls, calls, hurry)
+            .recorded(&self.spans);
         channels.insert(name_or_url.to_owned(), channel.clone());
         channel
+    }
+
+    /// Where spans go of what this process does; for an edge that serves them itself.
+    #[must_use]
+    pub fn spans(&self) -> Spans {
+        self.spans.clone()
     }
 
     /// What verifies tokens and knows the rules of the contract.

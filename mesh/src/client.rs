@@ -25,6 +25,7 @@ use crate::{
     auth::SignIn,
     marks,
     registry::{Address, Snapshot},
+    telemetry::Spans,
     tls,
 };
 
@@ -122,6 +123,12 @@ impl Channel {
         Self(Callee::new(name.into(), endpoints, sign_in, facts, policy))
     }
 
+    /// Records the calls that are made with it.
+    pub(crate) fn recorded(self, spans: &Spans) -> Self {
+        self.0.record(spans);
+        self
+    }
+
     /// A callee at fixed addresses, called without a token of our own: how tools and tests call.
     #[must_use]
     pub fn to(name: &str, addresses: &[Address]) -> Self {
@@ -182,6 +189,7 @@ impl Channel {
         let Callee { name, endpoints, sign_in, facts, .. } = &*self.0;
         let (name, endpoints) = (Arc::clone(name), Arc::clone(endpoints));
         Self(Callee::new(name, endpoints, sign_in.clone(), Arc::clone(facts), policy))
+            .recorded(self.0.spans())
     }
 
     /// Where the breaker of `package.Service/Method` stands, and every change of it. Methods with

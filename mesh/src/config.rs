@@ -70,6 +70,16 @@ pub struct Config {
     #[arg(long = "log-format", env = "MESH_LOG_FORMAT", value_enum, default_value = "pretty")]
     pub log_format: LogFormat,
 
+    /// Where spans go, as OTLP over HTTP: `http://host:4318`, to which `/v1/traces` is added. Without
+    /// it no spans are recorded. Beyond loopback it takes `--allow-plaintext`.
+    #[arg(long = "otlp-endpoint", env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+
+    /// How many of the traces that begin here are recorded, from 0 to 1. Those that began elsewhere
+    /// are if they were there.
+    #[arg(long = "trace-ratio", env = "MESH_TRACE_RATIO", default_value = "1", value_parser = ratio)]
+    pub trace_ratio: f64,
+
     /// What is logged, as `level` or `target=level,…`; release builds have nothing finer than debug.
     #[arg(long = "log", env = "MESH_LOG", default_value = "info")]
     pub log: String,
@@ -222,6 +232,8 @@ impl Config {
             issuer: None,
             client_secret_file: None,
             page_key_file: None,
+            otlp_endpoint: None,
+            trace_ratio: 1.0,
             log_format: LogFormat::Pretty,
             log: "warn".to_owned(),
             runtime: Flavour::Multi,
@@ -289,9 +301,29 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     .ok_or_else(wrong)
 }
 
+/// Reads a share as flags give it: from 0 to 1.
+fn ratio(text: &str) -> Result<f64, String> {
+    let ratio = text.parse::<f64>().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+    ratio.ok_or_else(|| format!("`{text}` is not a number from 0 to 1"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_is_a_number_from_nothing_to_all() {
+        for (text, expected) in [
+            ("0", Some(0.0)),
+            ("0.25", Some(0.25)),
+            ("1", Some(1.0)),
+            ("1.1", None),
+            ("-0.1", None),
+        ] {
+            assert_eq!(ratio(text).ok(), expected, "{text}");
+        }
+        assert!(ratio("NaN").is_err() && ratio("half").is_err());
+    }
 
     #[test]
     fn a_duration_needs_its_unit() {

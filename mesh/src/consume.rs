@@ -79,6 +79,19 @@ pub(crate) struct Settings {
     pub(crate) pace: f64,
 }
 
+// === impl Trouble ===
+
+impl Trouble {
+    /// As a span says it.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Failed(_) => "database",
+            Self::Transient(_) => "transient",
+            Self::Permanent(_) => "permanent",
+        }
+    }
+}
+
 // === impl Consumer ===
 
 impl Consumer {

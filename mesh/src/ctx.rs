@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
+use tokio::time::Instant;
 use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFutureOwned},
     task::TaskTracker,
@@ -22,13 +22,14 @@ use tokio_util::{
 use crate::{
     auth::Caller,
     clock,
-    deadline::{self, Late},
     server::Permit,
+    telemetry::{Span, Spans, names::span as name},
 };
 
 mod cancel;
 mod inbound;
 mod trace;
+mod work;
 
 use cancel::Cancel;
 
@@ -36,6 +37,7 @@ pub use inbound::Criticality;
 pub(crate) use inbound::Inbound;
 pub use trace::Trace;
 pub(crate) use trace::{TRACEPARENT, TRACEPARENT_NAME};
+pub use work::{OffloadError, background, detach, offload, spawn};
 
 /// The longest that a call outside of any other call may take.
 pub const ROOT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -54,6 +56,12 @@ pub struct Ctx {
 #[derive(Debug)]
 struct Inner {
     trace: Trace,
+    /// Where spans of what is done for this call go.
+    spans: Spans,
+    /// That of this call.
+    span: Span,
+    /// What all of it is about: the name of an order.
+    subject: OnceLock<Box<str>>,
     cancelled: Cancel,
     tracker: TaskTracker,
     inbound: Inbound,
@@ -70,16 +78,10 @@ struct Inner {
     rested: AtomicBool,
 }
 
-/// Work for the pool of [`offload`] could not be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OffloadError {
-    /// More work waits than is worth waiting for; try again later.
-    #[error("too much work of this kind is waiting")]
-    Full,
-    /// The work panicked.
-    #[error("the work panicked")]
-    Panicked,
-}
+/// Ends work that nobody waits for with whoever does it.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Ending(Ctx);
 
 tokio::task_local! {
     static CURRENT: Ctx;
@@ -114,6 +116,9 @@ impl Ctx {
     ) -> Self {
         let inner = Inner {
             trace,
+            spans: Spans::default(),
+            span: Span::default(),
+            subject: OnceLock::new(),
             cancelled: Cancel::new(cancelled),
             tracker,
             inbound,
@@ -125,6 +130,29 @@ impl Ctx {
             rested: AtomicBool::new(false),
         };
         Self { inner: Arc::new(inner), deadline }
+    }
+
+    /// The same, recorded by this span; its place in the trace is the span's. For a context that
+    /// nobody else has yet.
+    #[must_use]
+    pub fn recorded(mut self, spans: &Spans, span: Span) -> Self {
+        if spans.are_recorded()
+            && let Some(inner) = Arc::get_mut(&mut self.inner)
+        {
+            inner.trace = span.trace().unwrap_or(inner.trace);
+            (inner.spans, inner.span) = (spans.clone(), span);
+        }
+        self
+    }
+
+    /// Ends it when dropped: its span, and what it has spawned.
+    pub(crate) fn ending(&self) -> Ending {
+        Ending(self.clone())
+    }
+
+    /// The same work, with so much time from now on.
+    pub(crate) fn lasting(&self, time: Duration) -> Self {
+        Self { deadline: clock::instant() + time, ..self.clone() }
     }
 
     /// The same call, for a part of it that ends at `deadline` at the latest.
@@ -143,8 +171,31 @@ impl Ctx {
     pub(crate) fn current_or_root() -> Self {
         Self::current().unwrap_or_else(|| {
             ROOTLESS.fetch_add(1, Ordering::Relaxed);
-            Self::root(ROOT_TIMEOUT, Trace::new())
+            Self::root(ROOT_TIMEOUT, Trace::new()).recorded(&Spans::here(), Span::default())
         })
+    }
+
+    /// Where spans of what is done for this call go.
+    pub(crate) fn spans(&self) -> &Spans {
+        &self.inner.spans
+    }
+
+    /// The span of this call.
+    #[must_use]
+    pub fn span(&self) -> &Span {
+        &self.inner.span
+    }
+
+    /// Says which order all of this is about: its spans say so, and those of whoever is called.
+    pub fn about(&self, order: &str) {
+        if self.inner.span.is_recorded() && self.inner.subject.set(order.into()).is_ok() {
+            self.inner.span.set(name::ORDER, order.to_owned());
+        }
+    }
+
+    /// What it is about, as far as that is known.
+    pub(crate) fn subject(&self) -> Option<&str> {
+        self.inner.subject.get().map(|order| &**order)
     }
 
     /// When the caller stops waiting.
@@ -202,6 +253,8 @@ impl Ctx {
         let mut degraded = self.inner.degraded.lock().unwrap_or_else(PoisonError::into_inner);
         if degraded.len() < DEGRADED_MAX && degraded.iter().all(|known| **known != *dependency) {
             degraded.push(dependency.into());
+            let named = || vec![(name::DEPENDENCY, dependency.to_owned().into())];
+            self.inner.span.event(name::DEGRADED, named);
         }
     }
 
@@ -301,109 +354,33 @@ impl Ctx {
     }
 }
 
+// === impl Ending ===
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.span().end();
+        self.0.cancel();
+    }
+}
+
 /// How many calls were made outside of any other call, in this process.
 #[must_use]
 pub fn rootless_calls() -> u64 {
     ROOTLESS.load(Ordering::Relaxed)
 }
 
-/// Runs work that nobody waits for (a saga's step, a job) with a deadline and a trace of its
-/// own: the trace goes on where `traceparent` left it, or begins here.
-///
-/// # Errors
-/// [`Late`] if it takes longer than `timeout`.
-pub async fn background<F: Future>(
-    name: &'static str,
-    timeout: Duration,
-    traceparent: Option<&str>,
-    future: F,
-) -> Result<F::Output, Late> {
-    let trace = traceparent.and_then(Trace::parse).map_or_else(Trace::new, Trace::child);
-    let ctx = Ctx::root(timeout, trace);
-    let done = ctx.scope(deadline::within(ctx.deadline(), future)).await;
-    if done.is_err() {
-        tracing::debug!(task = name, "work in the background took too long");
-    }
-    ctx.cancel();
-    done
-}
-
-/// Starts work that ends with the call: cancelled when the caller goes away or the deadline
-/// passes.
-#[expect(clippy::disallowed_methods, reason = "this is where tasks start")]
-pub fn spawn<F>(name: &'static str, future: F) -> JoinHandle<Option<F::Output>>
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    let ctx = Ctx::current_or_root();
-    let tracker = ctx.inner.tracker.clone();
-    tokio::spawn(tracker.track_future(async move {
-        let done = tokio::select! {
-            biased;
-            () = ctx.cancelled() => None,
-            done = ctx.scope(deadline::within(ctx.deadline(), future)) => done.ok(),
-        };
-        if done.is_none() {
-            tracing::debug!(task = name, "ended with its call");
-        }
-        done
-    }))
-}
-
-/// Starts work that must finish although the caller may go away: it has `timeout` of its own,
-/// and the drain waits for it. The result is `None` if the time was not enough.
-#[expect(clippy::disallowed_methods, reason = "this is where tasks start")]
-pub fn detach<F>(name: &'static str, timeout: Duration, future: F) -> JoinHandle<Option<F::Output>>
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    let parent = Ctx::current();
-    let tracker = parent.as_ref().map_or_else(|| TRACKER.clone(), |ctx| ctx.inner.tracker.clone());
-    let trace = parent.as_ref().map_or_else(Trace::new, |ctx| ctx.trace().child());
-    let ctx = Ctx::new(clock::instant() + timeout, trace, tracker.clone());
-    if let Some(caller) = parent.as_ref().and_then(Ctx::caller) {
-        ctx.set_caller(caller.clone());
-    }
-    tokio::spawn(tracker.track_future(async move {
-        let done = ctx.scope(deadline::within(ctx.deadline(), future)).await.ok();
-        if done.is_none() {
-            tracing::warn!(task = name, timeout_ms = timeout.as_millis(), "{name} took too long");
-        }
-        done
-    }))
-}
-
-/// Does CPU work (hashing, signing, large documents) off the threads that serve calls: one at
-/// a time per core, 64 waiting.
-///
-/// # Errors
-/// [`OffloadError::Full`] if 64 wait already, [`OffloadError::Panicked`] if `work` did.
-pub async fn offload<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, OffloadError> {
-    const WAITING: usize = 64;
-    static QUEUE: Semaphore = Semaphore::const_new(WAITING);
-    static CORES: LazyLock<Semaphore> = LazyLock::new(|| {
-        Semaphore::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
-    });
-    let _waiting = QUEUE.try_acquire().map_err(|_full| OffloadError::Full)?;
-    // The semaphores are never closed.
-    let _core = CORES.acquire().await.map_err(|_closed| OffloadError::Full)?;
-    tokio::task::spawn_blocking(work).await.map_err(|_panic| OffloadError::Panicked)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deadline::Late;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn a_traceparent_is_read_as_it_was_written() {
         let trace = Trace::new();
-        assert_eq!(Trace::parse(&trace.to_string()), Some(trace));
+        let read = Trace::parse(&trace.to_string()).expect("a trace");
+        assert_eq!(read.to_string(), trace.to_string());
         let header = trace.header().expect("a header");
         assert_eq!(header, trace.to_string());
         assert_eq!(trace.child().id(), trace.id());

@@ -6,7 +6,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tonic::Code;
 
-use crate::ctx::Ctx;
+use crate::{ctx::Ctx, telemetry::names::span::ORDER};
 
 /// A failure that this process made up before anything was sent.
 pub(crate) const LOCAL: &str = "mesh-local";
@@ -23,11 +23,30 @@ pub(crate) const PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// How many attempts came before this one.
 pub(crate) const ATTEMPTS: &str = "grpc-previous-rpc-attempts";
 
+/// W3C Baggage.
+pub(crate) const BAGGAGE: &str = "baggage";
+
 /// The code of an answer, read of each.
 const STATUS: &str = "grpc-status";
 
 /// The longest name of a dependency that is believed.
 const NAME_MAX: usize = 64;
+
+/// The baggage that says which order all of this is about.
+pub(crate) fn baggage(order: &str) -> Option<HeaderValue> {
+    if !is_name(order) {
+        return None;
+    }
+    HeaderValue::from_str(&format!("{ORDER}={order}")).ok()
+}
+
+/// Which order a call is about, as its baggage says. Other members mean nothing here.
+pub(crate) fn order(headers: &HeaderMap) -> Option<&str> {
+    let members = headers.get(BAGGAGE)?.to_str().ok()?.split(',');
+    let mut named =
+        members.filter_map(|member| member.trim().strip_prefix(ORDER)?.strip_prefix('='));
+    named.next().filter(|order| is_name(order))
+}
 
 /// Which attempt of its caller a request is, by the value of [`ATTEMPTS`].
 pub(crate) fn attempt(before: Option<&str>) -> u32 {
@@ -155,6 +174,23 @@ mod tests {
             strip(&mut marked);
             assert_eq!(marked, headers(&[("grpc-status", "0"), ("x-mesh", "y")]), "{mark}");
             assert!(!are_in(&marked), "{mark}");
+        }
+    }
+
+    #[test]
+    fn an_order_is_read_from_the_baggage_as_it_was_written_and_nothing_else_is() {
+        let mut written = HeaderMap::new();
+        written.insert(BAGGAGE, baggage("orders/42").expect("a name"));
+        assert_eq!(order(&written), Some("orders/42"));
+        assert_eq!(baggage("a b"), None);
+        for (text, expected) in [
+            ("user=ada, order.id=orders/1", Some("orders/1")),
+            ("order.id=a;p=1", None),
+            ("order.ids=orders/1", None),
+            ("order.id=", None),
+            ("", None),
+        ] {
+            assert_eq!(order(&headers(&[(BAGGAGE, text)])), expected, "{text}");
         }
     }
 

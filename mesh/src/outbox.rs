@@ -7,8 +7,9 @@ use time::OffsetDateTime;
 
 use crate::{
     clock,
-    ctx::Ctx,
+    ctx::{Ctx, Trace},
     store::{Failure, Txn, execute},
+    telemetry::Spans,
 };
 
 /// What happened, in the past tense.
@@ -51,11 +52,23 @@ impl Headers {
     /// Those of the call that this code works for; empty where there is none.
     #[must_use]
     pub fn current() -> Self {
-        Ctx::current().map_or_else(Self::default, |ctx| Self {
-            traceparent: ctx.traceparent(),
+        Ctx::current().map_or_else(Self::default, |ctx| Self::of(&ctx, ctx.trace()))
+    }
+
+    /// Those of an event that is written now: what comes of it is below the span that says so.
+    fn created(id: &str, kind: &str) -> Self {
+        Ctx::current().map_or_else(Self::default, |ctx| {
+            let span = Spans::created(&ctx, id, kind);
+            Self::of(&ctx, span.trace().unwrap_or(ctx.trace()))
+        })
+    }
+
+    fn of(ctx: &Ctx, trace: Trace) -> Self {
+        Self {
+            traceparent: trace.to_string(),
             causation_id: ctx.trace().span_id(),
             correlation_id: ctx.trace_id(),
-        })
+        }
     }
 }
 
@@ -76,12 +89,14 @@ pub async fn append(
     let sql = "INSERT INTO outbox \
                (event_id, aggregate, seq, type, headers, payload, created_at, available_at) \
                VALUES ($1, $2, $3, $4, $5, $6, $7, $7)";
+    let id = clock::id().to_string();
+    let headers = Headers::created(&id, fact.kind);
     let values = vec![
-        clock::id().to_string().into(),
+        id.into(),
         aggregate.into(),
         seq.into(),
         fact.kind.into(),
-        Headers::current().encode_to_vec().into(),
+        headers.encode_to_vec().into(),
         fact.data.encode_to_vec().into(),
         clock::micros(at).into(),
     ];

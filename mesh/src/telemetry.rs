@@ -14,12 +14,14 @@ mod labels;
 mod lines;
 pub mod names;
 mod read;
+pub(crate) mod spans;
 
 pub use labels::{
     Answer, Breaker, Call, Consumer, Dependency, Refusal, Refused, Request, Source, Taken,
 };
 pub(crate) use read::watch;
 use read::{Databases, Dependencies, Rootless, Silence};
+pub use spans::{Span, Spans};
 
 /// Bounds of every histogram of durations, in seconds (OpenTelemetry's advice for HTTP and RPC).
 const SECONDS: [f64; 14] =
@@ -79,6 +81,10 @@ pub struct Metrics {
     pub consumer_events: Family<Taken, Counter>,
     /// Events that are parked, by consumer.
     pub dead_letters: Family<Consumer, Gauge>,
+    /// Spans that were not exported.
+    pub spans_dropped: Counter,
+    /// Spans that a collector took.
+    pub spans_exported: Counter,
 }
 
 // === impl Metrics ===
@@ -113,6 +119,8 @@ impl Metrics {
             consumer_lag: Family::default(),
             consumer_events: Family::default(),
             dead_letters: Family::default(),
+            spans_dropped: Counter::default(),
+            spans_exported: Counter::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -164,6 +172,7 @@ impl Metrics {
         metrics.register_client(&mut registry);
         metrics.register_limits(&mut registry);
         metrics.register_events(&mut registry);
+        metrics.register_spans(&mut registry);
         registry.register_collector(Box::new(Silence));
         registry.register_collector(Box::new(Rootless));
         registry.register_collector(Box::new(Databases));
@@ -224,6 +233,20 @@ impl Metrics {
             self.consumer_events.clone(),
         );
         registry.register(names::DLQ_DEPTH, "Events that are parked", self.dead_letters.clone());
+    }
+
+    /// Those of spans on their way.
+    fn register_spans(&self, registry: &mut Registry) {
+        registry.register(
+            names::SPANS_DROPPED,
+            "Spans that were not exported",
+            self.spans_dropped.clone(),
+        );
+        registry.register(
+            names::SPANS_EXPORTED,
+            "Spans that a collector took",
+            self.spans_exported.clone(),
+        );
     }
 
     /// All metrics in the text format of OpenMetrics.

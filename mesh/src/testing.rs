@@ -17,10 +17,12 @@ use crate::{
 };
 
 mod authority;
+mod collector;
 mod consul;
 mod database;
 
 pub use authority::*;
+pub use collector::*;
 pub use consul::*;
 pub use database::*;
 

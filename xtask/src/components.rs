@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use crate::consul;
+use crate::jaeger;
 use crate::postgres;
 
 /// The components that were asked for.
@@ -13,6 +14,7 @@ use crate::postgres;
 pub(crate) struct Wanted {
     pub(crate) postgres: bool,
     pub(crate) consul: bool,
+    pub(crate) jaeger: bool,
 }
 
 /// The components that run with a mesh.
@@ -20,13 +22,14 @@ pub(crate) struct Wanted {
 pub(crate) struct Components {
     pub(crate) postgres: Option<postgres::Server>,
     pub(crate) consul: Option<consul::Agent>,
+    pub(crate) jaeger: Option<jaeger::Jaeger>,
 }
 
 /// What there is today.
-const KNOWN: &str = "consul, postgres";
+const KNOWN: &str = "consul, jaeger, postgres";
 
 /// Components that a later version will know how to start.
-const LATER: &[&str] = &["rabbitmq", "kafka", "redis", "jaeger", "prometheus"];
+const LATER: &[&str] = &["rabbitmq", "kafka", "redis", "prometheus"];
 
 // === impl Wanted ===
 
@@ -39,6 +42,7 @@ impl Wanted {
             match name {
                 "postgres" => wanted.postgres = true,
                 "consul" => wanted.consul = true,
+                "jaeger" => wanted.jaeger = true,
                 later if LATER.contains(&later) => bail!(
                     "--with {later}: the mesh cannot use {later} yet. Available today: {KNOWN}. \
                      Without it the mesh runs on its embedded defaults"
@@ -62,13 +66,20 @@ impl Components {
             let state = if it.pid.alive() { "" } else { " (it is down)" };
             format!("Consul: http://{}/ui{state}", it.address)
         });
-        postgres.into_iter().chain(consul).collect()
+        let jaeger = self.jaeger.as_ref().map(|it| {
+            let state = if it.pid.alive() { "" } else { " (it is down)" };
+            format!("Jaeger: http://{}{state}", it.address)
+        });
+        postgres.into_iter().chain(consul).chain(jaeger).collect()
     }
 
     /// Ends them; nothing of the mesh may run any more.
     pub(crate) fn stop(&self) {
         if let Some(agent) = &self.consul {
             agent.stop();
+        }
+        if let Some(jaeger) = &self.jaeger {
+            jaeger.stop();
         }
         if let Some(server) = &self.postgres {
             server.stop();
@@ -79,6 +90,7 @@ impl Components {
         json!({
             "postgres": self.postgres.as_ref().map(|it| json!({ "port": it.port, "data": it.data })),
             "consul": self.consul.as_ref().map(consul::Agent::json),
+            "jaeger": self.jaeger.as_ref().map(jaeger::Jaeger::json),
         })
     }
 
@@ -88,6 +100,7 @@ impl Components {
         Self {
             postgres: port.map(|port| postgres::Server { port, data }),
             consul: consul::Agent::from_json(&value["consul"]),
+            jaeger: jaeger::Jaeger::from_json(&value["jaeger"]),
         }
     }
 }
@@ -100,11 +113,13 @@ mod tests {
     fn components_that_do_not_exist_yet_are_refused_by_what_is_available() {
         let wanted = |names| Wanted::parse(names).unwrap();
         assert_eq!(wanted(None), Wanted::default());
-        assert_eq!(wanted(Some("postgres")), Wanted { postgres: true, consul: false });
-        assert_eq!(wanted(Some("consul, postgres")), Wanted { postgres: true, consul: true });
+        let postgres = Wanted { postgres: true, ..Wanted::default() };
+        assert_eq!(wanted(Some("postgres")), postgres);
+        assert_eq!(wanted(Some("consul, postgres")), Wanted { consul: true, ..postgres });
+        assert_eq!(wanted(Some("jaeger")), Wanted { jaeger: true, ..Wanted::default() });
         for name in ["kafka", "postgres,redis", "oracle"] {
             let error = Wanted::parse(Some(name)).unwrap_err().to_string();
-            assert!(error.contains("Available today: consul, postgres"), "{error}");
+            assert!(error.contains("Available today: consul, jaeger, postgres"), "{error}");
         }
     }
 }

@@ -33,6 +33,7 @@ mod tools;
 mod components;
 mod postgres;
 mod consul;
+mod jaeger;
 mod cargo;
 mod report;
 mod say;

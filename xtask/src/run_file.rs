@@ -175,6 +175,11 @@ mod tests {
                     pid: Pid::of(std::process::id()),
                     address: "127.0.0.1:8500".into(),
                 }),
+                jaeger: Some(crate::jaeger::Jaeger {
+                    pid: Pid::of(std::process::id()),
+                    address: "127.0.0.1:16686".into(),
+                    otlp: "127.0.0.1:4318".into(),
+                }),
             },
             processes: vec![Row {
                 instance,

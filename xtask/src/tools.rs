@@ -175,7 +175,7 @@ pub(crate) const TABLE: &[Tool] = &[
         program: "jaeger",
         check: &["version"],
         tested: false,
-        about: "traces (built from source: 6 min)",
+        about: "traces (built from source: 6 min); up --with jaeger",
     },
 ];
 

@@ -37,6 +37,7 @@ xflags::xflags! {
     ///   cargo xtask up --fresh                    forget every order and start empty
     ///   cargo xtask up --with postgres --replicas orders=2
     ///   cargo xtask up --with consul,postgres --replicas catalog=3
+    ///   cargo xtask up --with jaeger              see every order as one trace
     ///
     /// To run two meshes beside each other, give the second a folder and a shift of its ports:
     ///
@@ -48,7 +49,7 @@ xflags::xflags! {
         optional --fresh
         /// Build with optimisation: slower to build, faster to run.
         optional --release
-        /// Real components instead of the embedded defaults, separated by commas. Known: consul, postgres.
+        /// Real components instead of the embedded defaults, separated by commas. Known: consul, jaeger, postgres.
         optional --with components: String
         /// Copies of a service, as SERVICE=N. Replica k listens on port + 100 k. Needs --with postgres.
         repeated --replicas count: String
@@ -89,7 +90,11 @@ pub(crate) fn run(flags: &Up) -> Result<ExitCode> {
         None => processes::sqlite(&site, process),
     };
     let registry = components.consul.as_ref().map(consul::Agent::registry);
-    let instances = processes::instances(&site, &bins, &replicas, registry, &url);
+    let mut instances = processes::instances(&site, &bins, &replicas, registry, &url);
+    if let Some(jaeger) = &components.jaeger {
+        let variable = ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), jaeger.endpoint());
+        instances.iter_mut().for_each(|it| it.env.push(variable.clone()));
+    }
     let plan = Plan { instances, restart: !flags.no_restart, components };
     if flags.detach {
         detached(&site, &plan, flags.json)

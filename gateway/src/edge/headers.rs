@@ -22,10 +22,11 @@ const HOP_BY_HOP: [&str; 10] = [
 ];
 
 /// They were for the gateway itself, or are written anew.
-const OURS: [&str; 21] = [
+const OURS: [&str; 22] = [
     "accept",
     "accept-charset",
     "accept-encoding",
+    "baggage",
     "content-encoding",
     "content-length",
     "content-type",

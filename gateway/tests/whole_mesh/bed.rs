@@ -84,6 +84,8 @@ pub struct Changes {
     pub defaults_at_the_edge: bool,
     /// The log of `shipping` begins with a fact that nobody understands.
     pub nonsense: bool,
+    /// Where spans go.
+    pub spans: Option<&'static str>,
     /// Processes that the others reach through a [`Door`].
     pub behind_doors: &'static [&'static str],
 }
@@ -134,9 +136,9 @@ impl Bed {
                 format!("--page-key-file={}", folder.join("page-key").display()),
                 "--drain=5s".to_owned(),
             ];
-            if secret.exists() {
-                flags.push(format!("--client-secret-file={}", secret.display()));
-            }
+            flags.extend(changes.spans.map(|endpoint| format!("--otlp-endpoint={endpoint}")));
+            let secret = secret.exists().then(|| secret.display().to_string());
+            flags.extend(secret.map(|secret| format!("--client-secret-file={secret}")));
             let changed = changes.flags.iter().filter(|(of, _)| *of == name);
             let changed: Vec<&str> = changed.flat_map(|(_, more)| *more).copied().collect();
             let same = |one: &str, other: &str| one.split('=').next() == other.split('=').next();

@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(20);
 
 const fn changed(flags: &'static [(&'static str, &'static [&'static str])]) -> Changes {
-    Changes { flags, defaults_at_the_edge: false, nonsense: false, behind_doors: &[] }
+    Changes { flags, defaults_at_the_edge: false, nonsense: false, behind_doors: &[], spans: None }
 }
 
 impl Bed {

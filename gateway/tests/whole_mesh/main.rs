@@ -9,4 +9,5 @@ mod edge;
 mod input;
 mod lives;
 mod provider;
+mod spans;
 mod without;

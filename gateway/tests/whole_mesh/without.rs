@@ -18,6 +18,7 @@ const PATIENT: Changes = Changes {
     defaults_at_the_edge: false,
     nonsense: false,
     behind_doors: &[],
+    spans: None,
 };
 /// As it is delivered, and everybody can be made to hang.
 const HANGING: Changes = Changes { flags: &[], behind_doors: &OTHERS, ..PATIENT };

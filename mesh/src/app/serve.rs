@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::Context as _;
 use http::Response;
-use tokio::task::JoinSet;
-use tokio_util::task::TaskTracker;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{body::Body, service::RoutesBuilder};
 
 use super::{App, Edge, Ended, known::Registered};
@@ -20,11 +20,14 @@ use crate::{
     clock,
     registry::Lease,
     server::{self, Accept, Calls, Limiter, Listener, Methods, Readiness, Wire},
-    telemetry,
+    telemetry::{self, spans::HOME},
 };
 
 /// After the drain: how long relays, pools and the like may take to close.
 const CLOSE: Duration = Duration::from_secs(4);
+
+/// After that: how long the last spans may take.
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// How far a process that leaves has come, as its metrics say it.
 #[derive(Clone, Copy, Debug)]
@@ -92,10 +95,12 @@ impl App {
         let mut tasks = JoinSet::new();
         for (name, task) in std::mem::take(&mut self.tasks) {
             let draining = self.draining.clone();
-            tasks.spawn(
-                async move { task(draining).await.with_context(|| format!("{name} failed")) },
-            );
+            tasks.spawn(HOME.scope(self.spans.clone(), async move {
+                task(draining).await.with_context(|| format!("{name} failed"))
+            }));
         }
+        let flushed = CancellationToken::new();
+        let export = self.export.take().map(|export| tasks_beside(export.run(flushed.clone())));
         let mut listening = JoinSet::new();
         listening.spawn(readiness.keep(self.draining.clone()));
         let reload = self.config.tls.tls_reload;
@@ -120,6 +125,14 @@ impl App {
             why = lease.standing().refused() => Some(anyhow::Error::new(why).context("cannot register")),
         };
         let ended = self.leave(tasks, lease).await;
+        flushed.cancel();
+        if let Some(mut export) = export
+            && tokio::time::timeout(FLUSH, &mut export).await.is_err()
+        {
+            export.abort();
+            // What it did not get rid of is counted when it is dropped.
+            let _cut = export.await.is_ok();
+        }
         match failed {
             Some(error) => Err(error),
             None => Ok(ended),
@@ -187,7 +200,14 @@ impl App {
         let methods = Methods::of(self.descriptors, self.config.call_timeout, &self.overrides)
             .context("the contract's descriptors are malformed")?;
         let limiter = Limiter::new(&self.config.server);
-        let calls = Calls::new(routes.routes(), auth, methods, limiter, self.tracker.clone());
+        let calls = Calls::new(
+            routes.routes(),
+            auth,
+            methods,
+            limiter,
+            self.tracker.clone(),
+            self.spans.clone(),
+        );
         Ok(Service::Grpc(calls))
     }
 }
@@ -262,6 +282,12 @@ fn phase(phase: Phase) {
         Phase::Close => 3,
     };
     telemetry::metrics().drain_phase.set(number);
+}
+
+/// What ends after everything else.
+#[expect(clippy::disallowed_methods, reason = "outlives the drain, which it reports of")]
+fn tasks_beside(future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    tokio::spawn(future)
 }
 
 /// The first failure among the tasks; never, if they all end well.

@@ -16,7 +16,7 @@ use super::{
     endpoint::{Pick, Tried},
     retry::Pushback,
 };
-use crate::{clock, marks, status::Failure};
+use crate::{clock, marks, status::Failure, telemetry::Span};
 
 /// An attempt under way.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ pub(super) struct Attempt {
     pick: Option<Pick>,
     began: Instant,
     had: Duration,
+    pub(super) span: Span,
 }
 
 /// What the callee said of when to come again.
@@ -60,11 +61,13 @@ impl Attempt {
             pick: None,
             began: now,
             had,
+            span: Span::default(),
         })
     }
 
     /// It was given to an instance.
     pub(super) fn went(&mut self, pick: Pick) {
+        self.span.went(pick.address());
         self.pick = Some(pick);
     }
 
@@ -132,17 +135,31 @@ impl Attempt {
         tried: &mut Tried,
         now: Instant,
     ) -> Outcome {
+        if let Some(address) = tried.address() {
+            self.span.went(address);
+        }
         let (outcome, took) = self.judge(end, Said::NOTHING, now);
         tried.report(outcome.endpoint, took);
         outcome
     }
 
+    /// Where the breakers stand that this attempt has a say in.
+    fn breakers(&self) -> [&'static str; 2] {
+        [self.method.breaker.state().name(), self.callee.shared.state().name()]
+    }
+
     fn judge(&mut self, end: End, said: Said, now: Instant) -> (Outcome, Duration) {
         let outcome = end.outcome();
         let took = now.saturating_duration_since(self.began);
-        let Some(leave) = self.leave.take() else { return (outcome, took) };
+        let Some(leave) = self.leave.take() else {
+            self.span.judged(end.error());
+            return (outcome, took);
+        };
         let slow = took > self.had / 2;
+        let stood = self.span.is_recorded().then(|| self.breakers());
         leave.settle(Judged { verdict: outcome.breaker, slow, after: said.after }, now);
+        self.span.moved(stood, || self.breakers());
+        self.span.judged(end.error());
         if matches!(end, End::Late { .. }) && self.method.facts.unary {
             // It takes longer than this: without that, a method that always does never had more.
             let least = self.method.latency.expected(now).max(took);

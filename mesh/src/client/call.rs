@@ -29,7 +29,7 @@ use crate::{
     ctx::{Criticality, Ctx, TRACEPARENT},
     deadline, marks,
     status::{self, Failure},
-    telemetry,
+    telemetry::{self, Span},
 };
 
 /// A call that has its place.
@@ -43,6 +43,8 @@ pub(super) struct Call {
     long: bool,
     /// Whether it may be repeated, by the contract and by what our own caller does.
     pub(super) repeatable: bool,
+    /// With all of its attempts.
+    pub(super) span: Span,
 }
 
 /// What came of an attempt.
@@ -85,7 +87,9 @@ pub(super) async fn call(
         left = left.min(most);
     }
     let ends = started + left;
+    let span = callee.spans().call(&ctx, &method.name, &callee.name);
     let watch = Watch {
+        span: span.clone(),
         callee: Arc::clone(&callee),
         method: Arc::clone(&method),
         ctx: ctx.clone(),
@@ -118,7 +122,7 @@ pub(super) async fn call(
         (Kept::once(request), Some(held))
     };
     let repeatable = method.facts.unary && method.facts.idempotent && ctx.attempt() <= 1;
-    let call = Call { callee, method, ctx, ends, long, repeatable };
+    let call = Call { callee, method, ctx, ends, long, repeatable, span };
     let response = call.attempts(kept, watch, places).await;
     Ok(match held {
         Some(held) => held.by(response),
@@ -174,6 +178,7 @@ impl Call {
                 return self.over(*ended, number, watch);
             }
             callee::count(&telemetry::metrics().retries, &self.callee.name);
+            self.span.retried(number + 1, telemetry::code(ended.code));
             tokio::time::sleep(wait).await;
             before = Some(ended);
             number += 1;
@@ -199,7 +204,8 @@ impl Call {
             Ok(attempt) => attempt,
             Err(failure) => return Came::Refused(failure),
         };
-        self.say(headers, number);
+        attempt.span = self.span.attempt(self.callee.spans(), &self.method.name, number);
+        self.say(headers, number, &attempt.span);
         self.identify(headers);
         let endpoints = &self.callee.endpoints;
         let sent = if self.long {
@@ -217,7 +223,10 @@ impl Call {
                 }
             }
             Ok(Err(error)) => self.not_sent(error, attempt),
-            Err(deadline::Late) if tried.address().is_none() => Came::Refused(Failure::Deadline),
+            Err(deadline::Late) if tried.address().is_none() => {
+                attempt.span.judged(Some(telemetry::code(Code::DeadlineExceeded)));
+                Came::Refused(Failure::Deadline)
+            }
             Err(deadline::Late) => {
                 let now = clock::instant();
                 let end = attempt.late(now);
@@ -249,6 +258,7 @@ impl Call {
     fn not_sent(&self, error: SendError, mut attempt: Attempt) -> Came {
         let callee = &*self.callee.name;
         let failure = error.failure(callee);
+        attempt.span.judged(Some(telemetry::code(Code::Unavailable)));
         match error {
             SendError::Down => Came::Refused(failure),
             SendError::Unsent(unsent) => {
@@ -319,9 +329,15 @@ impl Call {
     }
 
     /// Says where this attempt stands in the trace, and which one it is.
-    fn say(&self, headers: &mut HeaderMap, number: u32) {
-        if let Some(trace) = self.ctx.trace().child().header() {
+    fn say(&self, headers: &mut HeaderMap, number: u32, span: &Span) {
+        let trace = span.trace().unwrap_or_else(|| self.ctx.trace().child());
+        if let Some(trace) = trace.header() {
             headers.insert(&TRACEPARENT, trace);
+        }
+        if span.is_recorded()
+            && let Some(about) = self.ctx.subject().and_then(marks::baggage)
+        {
+            headers.insert(marks::BAGGAGE, about);
         }
         let mut text = |name: &'static str, text: &str| {
             if let Ok(value) = HeaderValue::from_str(text) {

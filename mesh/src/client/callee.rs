@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
 };
 
 use arc_swap::ArcSwap;
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     auth::SignIn,
     clock,
-    telemetry::{self, Breaker as Label, Call, Dependency, names},
+    telemetry::{self, Breaker as Label, Call, Dependency, Spans, names},
 };
 
 /// How many methods that the contract does not know are told apart.
@@ -42,6 +42,7 @@ pub(super) struct Callee {
     pub(super) budget: Budget,
     pub(super) throttle: Throttle,
     pub(super) bulkhead: Bulkhead,
+    spans: OnceLock<Spans>,
     methods: ArcSwap<HashMap<String, Arc<Method>>>,
     /// New methods are taken in one after the other.
     adding: Mutex<()>,
@@ -87,6 +88,7 @@ impl Callee {
             budget: Budget::new(policy.budget, now),
             throttle: Throttle::new(now),
             bulkhead: Bulkhead::new(policy.bulkhead, policy.queue_timeout),
+            spans: OnceLock::new(),
             methods: ArcSwap::default(),
             adding: Mutex::new(()),
             name,
@@ -99,6 +101,18 @@ impl Callee {
         all.retain(|one| one.strong_count() > 0);
         all.push(Arc::downgrade(&callee));
         callee
+    }
+
+    /// Where spans of calls to it go.
+    pub(super) fn spans(&self) -> &Spans {
+        static NOWHERE: Spans = Spans::nowhere();
+        self.spans.get().unwrap_or(&NOWHERE)
+    }
+
+    /// Records calls to it from here on.
+    pub(super) fn record(&self, spans: &Spans) {
+        // Told twice, it is told the same: one process makes the channel.
+        let _first = self.spans.set(spans.clone()).is_ok();
     }
 
     /// Every dependency of this process.

@@ -7,6 +7,8 @@ use std::{error::Error, time::Duration};
 
 use tonic::Code;
 
+use crate::telemetry;
+
 /// How an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
@@ -100,6 +102,18 @@ impl End {
     pub(super) fn of(code: Code, had: Duration, fair: Duration, late: bool) -> Self {
         let timeout = code == Code::DeadlineExceeded || (code == Code::Cancelled && late);
         if timeout { Self::Late { had, fair } } else { Self::Answered(code) }
+    }
+
+    /// How spans say that it failed; `None` if it did not.
+    pub(super) fn error(self) -> Option<&'static str> {
+        let code = match self {
+            Self::Answered(Code::Ok) => return None,
+            Self::Answered(code) => code,
+            Self::RefusedForTime | Self::Late { .. } => Code::DeadlineExceeded,
+            Self::Quota => Code::ResourceExhausted,
+            Self::Unsent | Self::Broken | Self::Local => Code::Unavailable,
+        };
+        Some(telemetry::code(code))
     }
 
     /// The row of the table.

@@ -38,6 +38,7 @@ impl Call {
             return first.await;
         }
         callee::count(&telemetry::metrics().hedges, &self.callee.name);
+        self.span.event(telemetry::names::span::HEDGE, Vec::new);
         let mut elsewhere = Tried::default();
         let mut request = kept.request();
         let second = self.attempt(2, &mut request, &mut elsewhere);

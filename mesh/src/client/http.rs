@@ -20,7 +20,11 @@ use hyper_util::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{clock, ctx::Ctx, deadline, tls};
+use crate::{
+    clock,
+    ctx::{Ctx, TRACEPARENT, Trace},
+    deadline, tls,
+};
 
 /// The largest answer that is read, in bytes.
 const LARGEST: usize = 4 << 20;
@@ -127,8 +131,14 @@ impl Http {
         let uri: Uri = uri.parse().map_err(|error| not_sent(&error))?;
         let mut request = request.map(Full::new);
         *request.uri_mut() = uri;
-        if let Some(trace) = ctx.and_then(|ctx| ctx.trace().child().to_string().try_into().ok()) {
-            request.headers_mut().insert("traceparent", trace);
+        let span = ctx.as_ref().map(|ctx| {
+            let server = request.uri().host().unwrap_or_default();
+            ctx.spans().exchange(ctx, request.method().as_str(), server)
+        });
+        let span = span.unwrap_or_default();
+        let trace = span.trace().or_else(|| ctx.map(|ctx| ctx.trace().child()));
+        if let Some(trace) = trace.and_then(Trace::header) {
+            request.headers_mut().insert(&TRACEPARENT, trace);
         }
         request
             .headers_mut()
@@ -149,10 +159,15 @@ impl Http {
             let body = body.map_err(|error| Failure::Unsure(error.to_string()))?;
             Ok(Response::from_parts(head, body.to_bytes()))
         };
-        match deadline::within(ends, exchange).await {
-            Ok(answer) => answer,
-            Err(late) => Err(Failure::Unsure(late.to_string())),
+        let answer = deadline::within(ends, exchange).await;
+        let answer = answer.unwrap_or_else(|late| Err(Failure::Unsure(late.to_string())));
+        match &answer {
+            Ok(response) => span.exchanged(response.status()),
+            Err(Failure::NotSent(_) | Failure::Untrusted(_)) => span.failed("not_sent"),
+            Err(Failure::Unsure(_)) => span.failed("unsure"),
         }
+        span.end();
+        answer
     }
 
     /// What to do if an error is that there is no trust. That it does not take our certificate, a

@@ -25,12 +25,13 @@ use crate::{
     ctx::Ctx,
     deadline, marks,
     status::{self, Failure},
-    telemetry::{self, Call, Refused},
+    telemetry::{self, Call, Refused, Span},
 };
 
 /// What is known of a call until its last frame.
 #[derive(Debug)]
 pub(super) struct Watch {
+    pub(super) span: Span,
     pub(super) callee: Arc<Callee>,
     pub(super) method: Arc<Method>,
     pub(super) ctx: Ctx,
@@ -87,6 +88,7 @@ impl Watch {
             reason: failure.explain().reason(),
         };
         telemetry::metrics().refused.get_or_create(&labels).inc();
+        self.span.refused(labels.reason);
         let status = status::local(failure);
         let code = status.code();
         self.ended(status.into_http(), code)
@@ -108,6 +110,7 @@ impl Watch {
     }
 
     fn record(&self, code: Code, now: Instant) {
+        self.span.answered(code);
         let took = now.saturating_duration_since(self.started).as_secs_f64();
         if code == Code::Ok {
             self.method.answered.observe(took);

@@ -113,7 +113,7 @@ mod tests {
                 throttle.ended(accepted, born + Duration::from_millis(millis));
                 list.push((millis / 10_000, accepted));
             }
-            let last = || list.iter().filter(|(at, _)| at + 12 > millis / 10_000);
+            let last = || list.iter().filter(|(at, _)| *at + 12_u64 > millis / 10_000);
             let requests = last().count() as f64;
             let accepts = last().filter(|(_, accepted)| *accepted).count() as f64;
             let naive = ((requests - 2.0 * accepts) / (requests + 1.0)).max(0.0);
@@ -132,7 +132,7 @@ mod tests {
             for (pass, draw, accepted) in steps {
                 millis += pass;
                 let now = born + Duration::from_millis(millis);
-                let last = || list.iter().filter(|(at, _)| at + 12 > millis / 10_000);
+                let last = || list.iter().filter(|(at, _)| *at + 12_u64 > millis / 10_000);
                 let requests = last().count() as f64;
                 let accepts = last().filter(|(_, accepted)| *accepted).count() as f64;
                 let naive = ((requests - 2.0 * accepts) / (requests + 1.0)).max(0.0);

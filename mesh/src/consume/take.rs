@@ -17,7 +17,7 @@ use crate::{
     failpoint,
     log::{Event, Position},
     store::{Failure, Txn, TxnError},
-    telemetry::{self, Taken},
+    telemetry::{self, Spans, Taken},
 };
 
 /// Why a transaction of a consumer was undone.
@@ -202,13 +202,22 @@ impl Consumer {
             .is_seeded()
             .then(|| Event { id: clock::id().to_string(), ..event.clone() });
         let event = unknown.as_ref().unwrap_or(event);
-        let trace = Trace::parse(&event.traceparent).map_or_else(Trace::new, Trace::child);
-        let ctx = Ctx::root(LONGEST, trace);
+        let created = Trace::parse(&event.traceparent);
+        let spans = Spans::here();
+        let span = created.map(|created| spans.processed(created, event)).unwrap_or_default();
+        let trace = created.map_or_else(Trace::new, Trace::child);
+        let ctx = Ctx::root(LONGEST, trace).recorded(&spans, span.clone());
         // The handler may panic before it makes its future.
         let handled = AssertUnwindSafe(async { self.0.handler.handle(txn, event).await });
         match ctx.scope(handled.catch_unwind()).await {
-            Ok(handled) => handled.map_err(Undone::Refused),
-            Err(panic) => Err(Undone::Panicked(words(panic.as_ref()))),
+            Ok(handled) => handled.map_err(|trouble| {
+                span.failed(trouble.word());
+                Undone::Refused(trouble)
+            }),
+            Err(panic) => {
+                span.failed("panic");
+                Err(Undone::Panicked(words(panic.as_ref())))
+            }
         }
     }
 

@@ -1,6 +1,10 @@
 //! Where a call stands in its trace.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use http::{HeaderName, HeaderValue};
 
@@ -17,15 +21,33 @@ pub struct Trace {
     trace: u128,
     span: u64,
     sampled: bool,
+    /// No span has this id: whoever is below it has no parent.
+    begins: bool,
 }
+
+/// One of how many the share of traces is told in.
+const WHOLE: u64 = 1_000_000_000;
+
+/// How many of [`WHOLE`] traces that begin here are sampled.
+static SHARE: AtomicU64 = AtomicU64::new(WHOLE);
 
 // === impl Trace ===
 
 impl Trace {
-    /// A trace that begins here, sampled.
+    /// A trace that begins here; sampled, unless only a share is.
     #[must_use]
     pub fn new() -> Self {
-        Self { trace: fastrand::u128(1..), span: fastrand::u64(1..), sampled: true }
+        let trace = fastrand::u128(1..);
+        // Half of the digits draw the lot: they fit.
+        let lot = u64::try_from(trace >> 64).unwrap_or_default() % WHOLE;
+        let sampled = lot < SHARE.load(Ordering::Relaxed);
+        Self { trace, span: fastrand::u64(1..), sampled, begins: true }
+    }
+
+    /// Of the traces that begin in this process, `share` is sampled: from 0 to 1.
+    pub(crate) fn sample(share: f64) {
+        let share = Duration::from_secs(1).mul_f64(share.clamp(0.0, 1.0)).as_nanos();
+        SHARE.store(u64::try_from(share).unwrap_or(WHOLE), Ordering::Relaxed);
     }
 
     /// Reads a `traceparent` header; `None` if it is not one (version 00 to fe, ids not zero).
@@ -44,13 +66,29 @@ impl Trace {
         if version == 0xff || trace == 0 || span == 0 || !ends {
             return None;
         }
-        Some(Self { trace, span, sampled: flags & 1 == 1 })
+        Some(Self { trace, span, sampled: flags & 1 == 1, begins: false })
     }
 
     /// A new span of the same trace.
     #[must_use]
     pub fn child(self) -> Self {
         Self { span: fastrand::u64(1..), ..self }
+    }
+
+    /// The same place, at which a span is.
+    pub(crate) fn of_a_span(self) -> Self {
+        Self { begins: false, ..self }
+    }
+
+    /// Whether those who record spans record those of this trace.
+    #[must_use]
+    pub fn is_sampled(self) -> bool {
+        self.sampled
+    }
+
+    /// The trace, the span, and the span that one below this place has as its parent: 0 for none.
+    pub(crate) fn ids(self) -> (u128, u64, u64) {
+        (self.trace, self.span, if self.begins { 0 } else { self.span })
     }
 
     /// The value of the `traceparent` header. Every call has one, and no two are the same: it is

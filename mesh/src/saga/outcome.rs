@@ -11,6 +11,7 @@ use crate::{
     client::{Verdict, is_shed, judge},
     status,
     store::{Failure, Txn, TxnError},
+    telemetry::{Span, names},
 };
 
 /// What a step came to.
@@ -100,6 +101,19 @@ impl Outcome {
     #[must_use]
     pub fn done() -> Self {
         Self::Done { reply: Vec::new(), effect: None }
+    }
+
+    /// Says on the span of a step what that came to.
+    pub(super) fn tell(&self, span: &Span) {
+        match self {
+            Self::Done { .. } | Self::Resume { .. } | Self::Wait { .. } => {}
+            Self::No { why, .. } | Self::Recall { why } => {
+                span.set(names::span::REASON, why.reason.clone());
+                span.failed("refused");
+            }
+            Self::NotSent { .. } => span.failed("not_sent"),
+            Self::Unsure { .. } => span.failed("unsure"),
+        }
     }
 
     /// Keeps what later steps can read.

@@ -31,6 +31,7 @@ use crate::{
     app::Draining,
     clock,
     store::{Failure, Store, Txn},
+    telemetry::Spans,
 };
 
 /// New sagas beyond this many times what runs at once wait in the database.
@@ -240,7 +241,7 @@ impl Runner {
             while work.len() < most
                 && let Some(held) = waiting.pop_front()
             {
-                work.spawn(self.clone().drive(held, draining.clone()));
+                work.spawn(Spans::carried(self.clone().drive(held, draining.clone())));
             }
             tokio::select! {
                 biased;

@@ -96,6 +96,7 @@ impl Watch {
         self.ctx.let_go();
         let took = clock::instant().saturating_duration_since(self.started);
         self.method.record(code, took);
+        self.ctx.span().answered(code);
         telemetry::metrics().in_flight.dec();
     }
 }

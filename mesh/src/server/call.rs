@@ -31,6 +31,7 @@ use crate::{
     ctx::{Criticality, Ctx, Inbound, TRACEPARENT_NAME, Trace},
     deadline, failpoint, marks,
     status::Failure,
+    telemetry::Spans,
     tls,
 };
 
@@ -49,6 +50,7 @@ struct Inner {
     methods: Methods,
     limiter: Arc<Limiter>,
     tracker: TaskTracker,
+    spans: Spans,
 }
 
 /// What a call brings beside its request: found in one pass, for there are few headers and all of
@@ -79,8 +81,9 @@ impl Calls {
         methods: Methods,
         limiter: Arc<Limiter>,
         tracker: TaskTracker,
+        spans: Spans,
     ) -> Self {
-        Self(Arc::new(Inner { routes: routes.prepare(), auth, methods, limiter, tracker }))
+        Self(Arc::new(Inner { routes: routes.prepare(), auth, methods, limiter, tracker, spans }))
     }
 
     /// What goes wrong is a failing status.
@@ -100,6 +103,7 @@ impl Calls {
         let inbound = brought.inbound(link.as_deref());
         let tracker = self.0.tracker.clone();
         let ctx = Ctx::served(ends, brought.trace(), tracker, cancelled, inbound);
+        let ctx = self.0.recorded(ctx, &method, request.headers());
         let watch = Watch::new(Arc::clone(&method), started, ctx.clone());
 
         let answer = match timeout {
@@ -247,6 +251,25 @@ impl<'h> Brought<'h> {
             criticality: text(self.criticality).and_then(Criticality::parse).unwrap_or_default(),
             draining: link.map(|link| link.leave.clone()).unwrap_or_default(),
         }
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    /// The context of a call with its span, if it has one. Health and reflection have none.
+    fn recorded(&self, ctx: Ctx, method: &Method, headers: &HeaderMap) -> Ctx {
+        if method.exempt || !self.spans.are_recorded() {
+            return ctx;
+        }
+        let span = self.spans.served(ctx.trace(), &method.name);
+        let ctx = ctx.recorded(&self.spans, span);
+        if ctx.span().is_recorded()
+            && let Some(order) = marks::order(headers)
+        {
+            ctx.about(order);
+        }
+        ctx
     }
 }
 

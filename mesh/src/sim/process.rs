@@ -23,6 +23,7 @@ use crate::{
     clock,
     log::service::{self, SUBSCRIBE},
     server::{Calls, Limiter, Listener, Methods, Override, Settings, Wire},
+    telemetry::Spans,
     wire::{
         DESCRIPTORS,
         ordermesh::{
@@ -151,7 +152,7 @@ impl Process {
         let routes = Routes::new(TokensServiceServer::new(Served(Arc::clone(&host))))
             .add_service(EventLogServiceServer::new(Served(Arc::clone(&host))));
         let auth = Auth::new(RULES.clone(), Keys::none());
-        let calls = Calls::new(routes, auth, methods, limiter, tracker.clone());
+        let calls = Calls::new(routes, auth, methods, limiter, tracker.clone(), Spans::default());
         let listener = Arc::new(Listener::over(world.net.listen(name), settings, None));
         spawn(Arc::clone(&listener).serve(Wire::Http2, calls));
         world.history.note(format!("{name} starts"));

@@ -68,3 +68,67 @@ pub const ENDPOINTS: &str = "mesh_endpoints";
 pub const RETRY_BUDGET: &str = "mesh_retry_budget";
 /// Gauge of the calls to a dependency that are under way.
 pub const BULKHEAD_IN_USE: &str = "mesh_bulkhead_in_use";
+/// Counter of spans that were not exported: the queue was full, or the collector did not take them.
+pub const SPANS_DROPPED: &str = "mesh_spans_dropped";
+/// Counter of spans that a collector took.
+pub const SPANS_EXPORTED: &str = "mesh_spans_exported";
+
+/// What spans say of themselves.
+pub mod span {
+    /// `grpc`.
+    pub const RPC_SYSTEM: &str = "rpc.system.name";
+    /// `package.Service/Method`.
+    pub const RPC_METHOD: &str = "rpc.method";
+    /// The name of the status code.
+    pub const RPC_STATUS: &str = "rpc.response.status_code";
+    /// Why it failed: a status code by its name, an HTTP status, or a word of ours.
+    pub const ERROR_TYPE: &str = "error.type";
+    /// The callee, as the registry names it.
+    pub const SERVER: &str = "server.address";
+    /// Where the instance is that was asked.
+    pub const PEER: &str = "network.peer.address";
+    /// Its port.
+    pub const PEER_PORT: &str = "network.peer.port";
+    /// Which attempt of its call it is, from 1.
+    pub const ATTEMPT: &str = "mesh.attempt";
+    /// `GET`.
+    pub const HTTP_METHOD: &str = "http.request.method";
+    /// The template of the route, never the path itself.
+    pub const HTTP_ROUTE: &str = "http.route";
+    /// The HTTP status of the answer.
+    pub const HTTP_STATUS: &str = "http.response.status_code";
+    /// `ordermesh`: the log of a service.
+    pub const MESSAGING_SYSTEM: &str = "messaging.system";
+    /// `create` or `process`.
+    pub const MESSAGING_OPERATION: &str = "messaging.operation.name";
+    /// The same, as the conventions sort it.
+    pub const MESSAGING_TYPE: &str = "messaging.operation.type";
+    /// Where it goes: `order_events`.
+    pub const MESSAGING_DESTINATION: &str = "messaging.destination.name";
+    /// The id of an event.
+    pub const MESSAGE_ID: &str = "messaging.message.id";
+    /// The type of an event.
+    pub const EVENT_TYPE: &str = "cloudevents.event_type";
+    /// How long an event was on its way, in milliseconds.
+    pub const EVENT_AGE: &str = "ordermesh.event.age_ms";
+    /// The order that all of it is about; also a member of the baggage.
+    pub const ORDER: &str = "order.id";
+    /// The step of a saga.
+    pub const SAGA_STEP: &str = "ordermesh.saga.step";
+    /// Why a call or a step was refused, as `ErrorInfo.reason` says it.
+    pub const REASON: &str = "ordermesh.reason";
+    /// What an answer does without.
+    pub const DEPENDENCY: &str = "mesh.dependency";
+    /// Where a breaker stands now.
+    pub const BREAKER: &str = "mesh.breaker.state";
+    /// An event: another attempt follows.
+    pub const RETRY: &str = "mesh.retry";
+    /// An event: an attempt beside a slow one.
+    pub const HEDGE: &str = "mesh.hedge";
+    /// An event: refused before anything was sent.
+    pub const REFUSED: &str = "mesh.refused";
+    /// An event: a breaker moved.
+    pub const BREAKER_CHANGED: &str = "mesh.breaker.changed";
+    /// An event: the answer does without a dependency.
+    pub const DEGRADED: &str = "mesh.degraded";
+}

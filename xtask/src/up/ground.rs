@@ -8,7 +8,7 @@ use crate::components::{Components, Wanted};
 use crate::processes::{self, Instance, Process};
 use crate::run_file::Run;
 use crate::site::Site;
-use crate::{consul, os, postgres, say};
+use crate::{consul, jaeger, os, postgres, say};
 
 pub(super) fn refuse_a_second(site: &Site) -> Result<()> {
     if let Some(run) = Run::current(site)? {
@@ -30,6 +30,10 @@ pub(super) fn refuse_taken_ports(
     for port in consul::ports(site).filter(|port| wanted.consul && !os::port_free(*port)) {
         let who = os::listener(port).unwrap_or_else(|| "a process that cannot be seen".into());
         taken.push(format!("  port {port}, which Consul needs, is held by {who}"));
+    }
+    for port in jaeger::ports(site).filter(|port| wanted.jaeger && !os::port_free(*port)) {
+        let who = os::listener(port).unwrap_or_else(|| "a process that cannot be seen".into());
+        taken.push(format!("  port {port}, which Jaeger needs, is held by {who}"));
     }
     for instance in instances {
         for address in [&instance.listen, &instance.admin] {
@@ -102,6 +106,16 @@ pub(super) fn start(site: &Site, wanted: Wanted, durable: bool) -> Result<Compon
         say::stage("starting Consul");
         match consul::Agent::start(site, &site.state.join("consul")) {
             Ok(agent) => components.consul = Some(agent),
+            Err(error) => {
+                components.stop();
+                return Err(error);
+            }
+        }
+    }
+    if wanted.jaeger {
+        say::stage("starting Jaeger");
+        match jaeger::Jaeger::start(site, &site.state.join("jaeger")) {
+            Ok(jaeger) => components.jaeger = Some(jaeger),
             Err(error) => {
                 components.stop();
                 return Err(error);

@@ -62,6 +62,7 @@ const CHANGES: Changes = Changes {
     defaults_at_the_edge: false,
     nonsense: true,
     behind_doors: &[],
+    spans: None,
 };
 
 // === impl Reach ===

@@ -16,6 +16,7 @@ use crate::{
     clock::{self, micros},
     ctx::Ctx,
     store::{Failure, Txn, execute},
+    telemetry::Spans,
 };
 
 /// How a step is recorded, and what comes after it.
@@ -47,7 +48,11 @@ pub(in crate::saga) async fn create(
     lease_until: i64,
 ) -> Result<Held, Failure> {
     let now = micros(clock::now());
-    let traceparent = Ctx::current().map(|ctx| ctx.traceparent());
+    let traceparent = Ctx::current().map(|ctx| {
+        // Its steps are below a span that is over at once: they may be done after a restart.
+        let span = Spans::saga(&ctx, definition.kind, &new.key);
+        span.trace().unwrap_or(ctx.trace()).to_string()
+    });
     let held = Held {
         id: clock::id().to_string(),
         key: new.key.clone(),

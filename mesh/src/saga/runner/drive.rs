@@ -19,8 +19,10 @@ use crate::{
     barrier::Command,
     bug::Bug,
     clock::{self, micros},
-    ctx, failpoint,
+    ctx::{Ctx, Trace},
+    deadline, failpoint,
     store::{Failure, Txn, TxnError},
+    telemetry::Spans,
 };
 
 /// How long recording a step may take.
@@ -62,12 +64,15 @@ impl Runner {
             if draining.is_draining() {
                 return self.give_back(&held).await;
             }
+            let ctx = self.context(&held);
+            let _ends = ctx.ending();
             // What is too late for the pivot is not even begun: it would only be undone.
             let outcome = if self.position(&held).is_late(clock::now()) {
                 Outcome::Unsure { why: "the deadline passed".to_owned() }
             } else {
-                self.call(&held).await
+                self.call(&held, &ctx).await
             };
+            outcome.tell(ctx.span());
             failpoint::hit("after_reply_before_record");
             if matches!(outcome, Outcome::NotSent { shed: true, .. }) {
                 self.0.share.shed(clock::instant());
@@ -83,6 +88,7 @@ impl Runner {
                 tracing::debug!(saga.key = held.key, reason = note, attempts, "again");
                 held.attempts = attempts;
                 held.misses += u32::from(matches!(heard, Heard::NotSent(_)));
+                ctx.span().end();
                 pause(after, &draining).await;
                 continue;
             }
@@ -92,7 +98,7 @@ impl Runner {
                 tokio::time::sleep(ASLEEP).await;
             }
             let recorded_at = clock::instant();
-            match self.record(&held, writing.clone()).await {
+            match self.record(&held, writing.clone(), &ctx).await {
                 Ok(()) if !goes_on => return,
                 Ok(()) => held = advanced(held, writing.entry, recorded_at),
                 Err(problem) => match self.again(held, &problem, &draining).await {
@@ -104,7 +110,7 @@ impl Runner {
     }
 
     /// Calls the step function that is intended.
-    async fn call(&self, held: &Held) -> Outcome {
+    async fn call(&self, held: &Held, ctx: &Ctx) -> Outcome {
         let Some(step) = self.0.steps.get(held.step) else {
             return Outcome::no("UNKNOWN_STEP", format!("there is no step {}", held.step));
         };
@@ -113,13 +119,29 @@ impl Runner {
             Way::Back => step.undo.as_ref(),
         };
         let Some(act) = act else { return Outcome::done() };
-        let timeout = self.0.settings.step_timeout;
         let call = act(self.describe(held));
         failpoint::hit("after_intent_before_send");
-        match ctx::background("saga step", timeout, held.traceparent.as_deref(), call).await {
+        match ctx.scope(deadline::within(ctx.deadline(), call)).await {
             Ok(outcome) => outcome,
             Err(late) => Outcome::Unsure { why: late.to_string() },
         }
+    }
+
+    /// One try of a step: what is called, and what is written of it, is below one span.
+    fn context(&self, held: &Held) -> Ctx {
+        let timeout = self.0.settings.step_timeout;
+        let above = held.traceparent.as_deref().and_then(Trace::parse);
+        let spans = Spans::here();
+        let step = self.0.steps.get(held.step).map_or("", |step| step.key);
+        let back = match held.way() {
+            Way::Forward => false,
+            Way::Back => true,
+        };
+        let span = above.map(|above| spans.step(above, back, step, held.attempts + 1));
+        let trace = above.map_or_else(Trace::new, Trace::child);
+        let ctx = Ctx::root(timeout, trace).recorded(&spans, span.unwrap_or_default());
+        ctx.about(&held.key);
+        ctx
     }
 
     /// Resolves when the lease is another's; renews it until then, each time a third of it is
@@ -150,14 +172,14 @@ impl Runner {
     }
 
     /// Writes the effect and the record of a step: both, or neither.
-    async fn record(&self, held: &Held, writing: Writing) -> Result<(), NotRecorded> {
+    async fn record(&self, held: &Held, writing: Writing, ctx: &Ctx) -> Result<(), NotRecorded> {
         let (runner, held) = (self.clone(), held.clone());
-        let traceparent = held.traceparent.clone();
+        let ctx = ctx.lasting(RECORD);
         let recorded = self.0.store.transaction(move |txn| {
             let (runner, held, writing) = (runner.clone(), held.clone(), writing.clone());
             Box::pin(async move { runner.write(txn, &held, writing).await })
         });
-        match ctx::background("saga record", RECORD, traceparent.as_deref(), recorded).await {
+        match ctx.scope(deadline::within(ctx.deadline(), recorded)).await {
             Ok(recorded) => recorded.inspect(|()| _ = crate::telemetry::metrics().saga_steps.inc()),
             // It may have been written: what is there says so.
             Err(_late) => Err(NotRecorded::Lost),

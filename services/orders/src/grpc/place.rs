@@ -81,6 +81,7 @@ impl Orders {
         }
         let id = stored.order.id;
         let answer = encode::order(&stored);
+        Ctx::current().inspect(|ctx| ctx.about(&answer.name));
         if let Some(told) = self.placed(stored, &caller, key, &answer, at).await? {
             return Ok(told);
         }

@@ -1,0 +1,119 @@
+//! Work beside calls: in the background, with its call, or beyond it.
+
+use std::{future::Future, sync::LazyLock, time::Duration};
+
+use tokio::{sync::Semaphore, task::JoinHandle};
+
+use super::{Ctx, TRACKER, Trace};
+use crate::{
+    clock,
+    deadline::{self, Late},
+    telemetry::{self, Spans},
+};
+
+/// Work for the pool of [`offload`] could not be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OffloadError {
+    /// More work waits than is worth waiting for; try again later.
+    #[error("too much work of this kind is waiting")]
+    Full,
+    /// The work panicked.
+    #[error("the work panicked")]
+    Panicked,
+}
+
+/// Runs work that nobody waits for (a saga's step, a job) with a deadline and a trace of its
+/// own: the trace goes on where `traceparent` left it, or begins here.
+///
+/// # Errors
+/// [`Late`] if it takes longer than `timeout`.
+pub async fn background<F: Future>(
+    name: &'static str,
+    timeout: Duration,
+    traceparent: Option<&str>,
+    future: F,
+) -> Result<F::Output, Late> {
+    let above = traceparent.and_then(Trace::parse);
+    let spans = Spans::here();
+    let span = above.map(|above| spans.work(above, name)).unwrap_or_default();
+    let ctx = Ctx::root(timeout, above.unwrap_or_default()).recorded(&spans, span);
+    let _ends = ctx.ending();
+    let done = ctx.scope(deadline::within(ctx.deadline(), future)).await;
+    if done.is_err() {
+        tracing::debug!(task = name, "work in the background took too long");
+        ctx.span().failed(telemetry::code(tonic::Code::DeadlineExceeded));
+    }
+    done
+}
+
+/// Starts work that ends with the call: cancelled when the caller goes away or the deadline
+/// passes.
+#[expect(clippy::disallowed_methods, reason = "this is where tasks start")]
+pub fn spawn<F>(name: &'static str, future: F) -> JoinHandle<Option<F::Output>>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let ctx = Ctx::current_or_root();
+    let tracker = ctx.inner.tracker.clone();
+    tokio::spawn(tracker.track_future(async move {
+        let done = tokio::select! {
+            biased;
+            () = ctx.cancelled() => None,
+            done = ctx.scope(deadline::within(ctx.deadline(), future)) => done.ok(),
+        };
+        if done.is_none() {
+            tracing::debug!(task = name, "ended with its call");
+        }
+        done
+    }))
+}
+
+/// Starts work that must finish although the caller may go away: it has `timeout` of its own,
+/// and the drain waits for it. The result is `None` if the time was not enough.
+#[expect(clippy::disallowed_methods, reason = "this is where tasks start")]
+pub fn detach<F>(name: &'static str, timeout: Duration, future: F) -> JoinHandle<Option<F::Output>>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let parent = Ctx::current();
+    let tracker = parent.as_ref().map_or_else(|| TRACKER.clone(), |ctx| ctx.inner.tracker.clone());
+    let trace = parent.as_ref().map_or_else(Trace::new, |ctx| ctx.trace().child());
+    let spans = Spans::here();
+    let span = parent.as_ref().map(|ctx| spans.work(ctx.trace(), name)).unwrap_or_default();
+    let ctx = Ctx::new(clock::instant() + timeout, trace, tracker.clone()).recorded(&spans, span);
+    if let Some(subject) = parent.as_ref().and_then(Ctx::subject) {
+        ctx.about(subject);
+    }
+    if let Some(caller) = parent.as_ref().and_then(Ctx::caller) {
+        ctx.set_caller(caller.clone());
+    }
+    tokio::spawn(tracker.track_future(async move {
+        let done = ctx.scope(deadline::within(ctx.deadline(), future)).await.ok();
+        ctx.span().end();
+        if done.is_none() {
+            tracing::warn!(task = name, timeout_ms = timeout.as_millis(), "{name} took too long");
+        }
+        done
+    }))
+}
+
+/// Does CPU work (hashing, signing, large documents) off the threads that serve calls: one at
+/// a time per core, 64 waiting.
+///
+/// # Errors
+/// [`OffloadError::Full`] if 64 wait already, [`OffloadError::Panicked`] if `work` did.
+pub async fn offload<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, OffloadError> {
+    const WAITING: usize = 64;
+    static QUEUE: Semaphore = Semaphore::const_new(WAITING);
+    static CORES: LazyLock<Semaphore> = LazyLock::new(|| {
+        Semaphore::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
+    });
+    let _waiting = QUEUE.try_acquire().map_err(|_full| OffloadError::Full)?;
+    // The semaphores are never closed.
+    let _core = CORES.acquire().await.map_err(|_closed| OffloadError::Full)?;
+    tokio::task::spawn_blocking(work).await.map_err(|_panic| OffloadError::Panicked)
+}
