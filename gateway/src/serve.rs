@@ -58,7 +58,7 @@ impl Inner {
         let started = mesh::clock::instant();
         let (parts, body) = request.into_parts();
         let trace = parts.headers.get("traceparent").and_then(|value| value.to_str().ok());
-        let above = trace.and_then(Trace::parse).unwrap_or_default();
+        let above = trace.and_then(Trace::parse).map_or_else(Trace::new, Trace::from_outside);
         let span = self.spans().request(above, observe::known(&parts.method));
         let timeout = deadline::timeout(&parts.headers, self.default_timeout, self.max_timeout);
         let ctx = Ctx::root(timeout.clone().unwrap_or(self.default_timeout), above.child());

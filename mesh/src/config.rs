@@ -41,7 +41,8 @@ pub struct Config {
     pub consul_token_file: Option<PathBuf>,
 
     /// File with the certificates that Consul's must be issued by, as PEM, for `consul+tls://`.
-    /// Without it that of `--tls-ca` counts, and what `--tls-cert` names is shown.
+    /// Without it that of `--tls-ca` counts, and the certificate of `--tls-cert` is shown; with it only
+    /// that of `--consul-cert` is.
     #[arg(long = "consul-ca", env = "MESH_CONSUL_CA")]
     pub consul_ca: Option<PathBuf>,
 
@@ -71,12 +72,13 @@ pub struct Config {
     pub log_format: LogFormat,
 
     /// Where spans go, as OTLP over HTTP: `http://host:4318`, to which `/v1/traces` is added. Without
-    /// it no spans are recorded. Beyond loopback it takes `--allow-plaintext`.
+    /// it no spans are recorded. Beyond loopback it takes `--allow-plaintext`; `https://` is refused.
+    /// Headers in `OTEL_EXPORTER_OTLP_HEADERS` go with them, as plain as they.
     #[arg(long = "otlp-endpoint", env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
 
-    /// How many of the traces that begin here are recorded, from 0 to 1. Those that began elsewhere
-    /// are if they were there.
+    /// How many of the traces that begin here are recorded, from 0 to 1. Those that began in another
+    /// process of the mesh are if they were there; the gateway takes this share of its clients'.
     #[arg(long = "trace-ratio", env = "MESH_TRACE_RATIO", default_value = "1", value_parser = ratio)]
     pub trace_ratio: f64,
 

@@ -46,7 +46,7 @@ pin_project_lite::pin_project! {
     pub(crate) struct Timer {
         at: Instant,
         // Whoever set it has just looked at the clock.
-        set: bool,
+        looked: bool,
         #[pin]
         sleep: Option<Sleep>,
     }
@@ -67,13 +67,13 @@ impl<F: Future> Future for Within<F> {
 
 impl Timer {
     pub(crate) fn new(at: Instant) -> Self {
-        Self { at, set: true, sleep: None }
+        Self { at, looked: false, sleep: None }
     }
 
     /// Whether its time has come since it was asked before.
     pub(crate) fn has_passed(self: Pin<&mut Self>) -> bool {
         let this = self.project();
-        !std::mem::take(this.set) && *this.at <= clock::instant()
+        !std::mem::take(this.looked) && *this.at <= clock::instant()
     }
 
     /// Waits for it.
@@ -106,6 +106,12 @@ pub(crate) fn poll_within<T>(
 /// Ends `future` at `deadline`.
 pub fn within<F: Future>(deadline: Instant, future: F) -> Within<F> {
     Within { inner: future, late: Timer::new(deadline) }
+}
+
+/// The same for a future that is polled at once, by somebody who has just seen that it is `now`.
+pub(crate) fn within_from<F: Future>(now: Instant, deadline: Instant, future: F) -> Within<F> {
+    let late = Timer { looked: now < deadline, ..Timer::new(deadline) };
+    Within { inner: future, late }
 }
 
 /// What a call may use of the `left` time of the call that makes it: the rest, between 1 and

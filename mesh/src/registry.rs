@@ -325,6 +325,13 @@ impl Address {
         Self { host: if bare { format!("[{host}]") } else { host.to_owned() }, port }
     }
 
+    /// Whether nobody beyond this machine hears what is said to it.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let ip = self.bare().parse::<std::net::IpAddr>();
+        self.host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+    }
+
     /// The host without brackets.
     fn bare(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')

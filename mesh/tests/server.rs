@@ -75,12 +75,17 @@ impl TokensService for Hop {
         std::future::pending().await
     }
 
-    /// Fails as a call of its own did.
+    /// Fails as a call of its own did; with a token, as one that had no more time.
     #[expect(clippy::disallowed_methods, reason = "a status that came from elsewhere")]
     async fn revoke_token(
         &self,
-        _: tonic::Request<RevokeTokenRequest>,
+        request: tonic::Request<RevokeTokenRequest>,
     ) -> Result<tonic::Response<()>, Status> {
+        if !request.into_inner().refresh_token.is_empty() {
+            let left = Ctx::current().expect("a call").time_left();
+            tokio::time::sleep(mesh::deadline::for_child(left)).await;
+            return Err(Status::deadline_exceeded("elsewhere"));
+        }
         let mut status = Status::unavailable("elsewhere");
         for name in ["mesh-local", "mesh-refused", "grpc-retry-pushback-ms", "kept"] {
             status.metadata_mut().insert(name, "1".parse().unwrap());
@@ -300,6 +305,18 @@ async fn work_that_cannot_be_done_in_the_time_left_is_refused() {
     let late = call("RefreshToken", empty(), &[("grpc-timeout", "20m")]);
     assert_eq!(answer(&mut client, late).await.1["mesh-refused"], "budget");
     assert_eq!(process.called.load(Ordering::SeqCst), called);
+}
+
+#[tokio::test]
+async fn whoever_passes_on_that_a_child_was_late_was_late() {
+    let process = process(|_| {});
+    let mut client = bare(process.port).await;
+    let request = RevokeTokenRequest { refresh_token: "x".to_owned() };
+    let late = |left| call("RevokeToken", message(&request, 0), &[("grpc-timeout", left)]);
+    for _ in 0..50 {
+        assert_eq!(answer(&mut client, late("40m")).await.0, Code::DeadlineExceeded);
+    }
+    assert_eq!(answer(&mut client, late("20m")).await.1["mesh-refused"], "budget");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::{future::Future, path::PathBuf, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use mesh::{
     Channel, Ctx,
     ctx::Trace,
@@ -35,7 +35,7 @@ pub struct Access {
     /// them: `consul://host:port`, `consul+tls://host:port`, `dns://?suffix=domain&port=port`.
     #[arg(long, env = "MESHCTL_REGISTRY", global = true, default_value = "static://?")]
     pub registry: String,
-    /// Allows plaintext beyond loopback to the registry.
+    /// Allows plaintext beyond loopback: to the registry, and to the services where there is no `--ca`.
     #[arg(long, env = "MESHCTL_ALLOW_PLAINTEXT", global = true)]
     pub allow_plaintext: bool,
     /// File with the certificates that the services' must be issued by, as PEM: they are called
@@ -101,6 +101,13 @@ impl Access {
         let mut channels = Vec::new();
         for name in SERVICES {
             let known = registry.find(name, LOOK_UP).await?.addresses();
+            let far = known.iter().find(|address| !address.is_loopback());
+            if let Some(far) = far.filter(|_| connector.is_none() && !self.allow_plaintext) {
+                bail!(
+                    "{name} at {far} is not loopback, and what is said to it is not encrypted: \
+                     --ca FILE calls it over TLS, --allow-plaintext allows it"
+                );
+            }
             if !known.is_empty() {
                 channels.push(match &connector {
                     Some(connector) => Channel::over_tls(name, &known, connector.clone()),
@@ -323,6 +330,12 @@ mod tests {
         let words = "--ca names the file with who has";
         hears(&registry, &[("--ca", &stranger.ca())], words).await;
         hears(&registry, &[], "if it serves TLS, call it with --ca").await;
+    }
+
+    #[tokio::test]
+    async fn a_password_is_not_sent_in_plaintext_beyond_loopback() {
+        let words = "--ca FILE calls it over TLS, --allow-plaintext allows it";
+        hears("static://?users=192.0.2.1:50051", &[], words).await;
     }
 
     #[tokio::test]

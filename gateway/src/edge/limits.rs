@@ -99,7 +99,7 @@ impl Limits {
 /// answer that overtakes its request costs the client the connection (HTTP/1.1) or a reset stream
 /// (HTTP/2), and what is malformed in the rest would go unseen (RFC 9113, section 8.1.1).
 ///
-/// Nobody is asked for a body that it keeps back until told to continue (RFC 9110, section
+/// Nobody is asked for a body that they keep back until told to continue (RFC 9110, section
 /// 10.1.1).
 pub(crate) async fn take_rest<B>(headers: &HeaderMap, mut body: Pin<&mut B>)
 where

@@ -101,12 +101,11 @@ pub(super) async fn call(
     if left.as_micros() == 0 || left < least {
         return Ok(watch.refused(&Failure::Deadline));
     }
-    let places = match deadline::within(ends, callee.enter(&method)).await {
+    let places = match deadline::within_from(started, ends, callee.enter(&method)).await {
         Ok(Ok(places)) => places,
         Ok(Err(_full)) => return Ok(watch.refused(&Failure::Full(callee.name.to_string()))),
         Err(deadline::Late) => return Ok(watch.refused(&Failure::Deadline)),
     };
-    callee.budget.call(started);
     let (kept, held) = if method.facts.unary && !long {
         let (head, mut body) = request.into_parts();
         match deadline::within(ends, kept::read(&mut body)).await {
@@ -121,6 +120,7 @@ pub(super) async fn call(
         let (request, held) = cancel::tie(request);
         (Kept::once(request), Some(held))
     };
+    callee.budget.call(started);
     let repeatable = method.facts.unary && method.facts.idempotent && ctx.attempt() <= 1;
     let call = Call { callee, method, ctx, ends, long, repeatable, span };
     let response = call.attempts(kept, watch, places).await;
@@ -209,9 +209,10 @@ impl Call {
         self.identify(headers);
         let endpoints = &self.callee.endpoints;
         let sent = if self.long {
-            deadline::within(ends, Box::pin(endpoints.stream(request, (now, ends), tried))).await
+            let stream = Box::pin(endpoints.stream(request, (now, ends), tried));
+            deadline::within_from(now, ends, stream).await
         } else {
-            deadline::within(ends, endpoints.send(request, (now, ends), tried)).await
+            deadline::within_from(now, ends, endpoints.send(request, (now, ends), tried)).await
         };
         match sent {
             Ok(Ok((response, pick))) => {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri, header};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
 use tonic::{Status, body::Body};
@@ -161,6 +161,7 @@ impl Copy {
             Self::Plain(uri) => {
                 let mut head = Request::new(());
                 *head.method_mut() = Method::POST;
+                *head.version_mut() = Version::HTTP_2;
                 *head.uri_mut() = uri.clone();
                 *head.headers_mut() = HeaderMap::from_iter(PLAIN.iter().cloned());
                 head
@@ -239,8 +240,8 @@ mod tests {
     #[test]
     fn what_is_sent_again_says_what_was_said_the_first_time() {
         let plain = || {
-            let request = Request::post("/a.B/C").header("te", "trailers");
-            request.header("content-type", "application/grpc")
+            let request = Request::post("/a.B/C").version(Version::HTTP_2);
+            request.header("te", "trailers").header("content-type", "application/grpc")
         };
         for (request, is_plain) in [
             (plain(), true),
@@ -259,6 +260,7 @@ mod tests {
                 let sent = kept.request().expect("a request");
                 assert_eq!(sent.headers(), wanted.headers());
                 assert_eq!((sent.method(), sent.uri()), (wanted.method(), wanted.uri()));
+                assert_eq!(sent.version(), wanted.version());
             }
         }
     }

@@ -37,11 +37,19 @@ impl Trace {
     /// A trace that begins here; sampled, unless only a share is.
     #[must_use]
     pub fn new() -> Self {
-        let trace = fastrand::u128(1..);
-        // Half of the digits draw the lot: they fit.
-        let lot = u64::try_from(trace >> 64).unwrap_or_default() % WHOLE;
-        let sampled = lot < SHARE.load(Ordering::Relaxed);
-        Self { trace, span: fastrand::u64(1..), sampled, begins: true }
+        Self {
+            trace: fastrand::u128(1..),
+            span: fastrand::u64(1..),
+            sampled: drawn(),
+            begins: true,
+        }
+    }
+
+    /// The same place in a trace of somebody whose word on what is recorded here does not count: it
+    /// is if they record it and it is among the share that is.
+    #[must_use]
+    pub fn from_outside(self) -> Self {
+        Self { sampled: self.sampled && drawn(), ..self }
     }
 
     /// Of the traces that begin in this process, `share` is sampled: from 0 to 1.
@@ -135,6 +143,11 @@ impl fmt::Debug for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// Whether one more trace is sampled.
+fn drawn() -> bool {
+    fastrand::u64(..WHOLE) < SHARE.load(Ordering::Relaxed)
 }
 
 /// Writes a number into as many digits as there are.

@@ -91,6 +91,9 @@ where
     }
     tokio::spawn(tracker.track_future(async move {
         let done = ctx.scope(deadline::within(ctx.deadline(), future)).await.ok();
+        if done.is_none() {
+            ctx.span().failed(telemetry::code(tonic::Code::DeadlineExceeded));
+        }
         ctx.span().end();
         if done.is_none() {
             tracing::warn!(task = name, timeout_ms = timeout.as_millis(), "{name} took too long");

@@ -98,10 +98,7 @@ impl Consul {
     /// Reads `host:port?dc=…&ns=…&wait=55s&check=grpc|ttl`.
     pub(super) fn open(rest: &str, options: &Options) -> Result<Self, Malformed> {
         let (address, parameters) = split(rest)?;
-        let host = address.bare();
-        let loopback = host == "localhost"
-            || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-        if !loopback && !options.allow_plaintext {
+        if !address.is_loopback() && !options.allow_plaintext {
             return Err(Malformed::Setting(format!(
                 "consul://{address} is not loopback, and what is said to it is not encrypted: \
                  consul+tls:// encrypts it, --allow-plaintext allows it"

@@ -141,14 +141,18 @@ impl Calls {
         let begun = place.as_ref().map_or(started, Permit::begun);
         call.ctx.hold(place);
         let response = self.handle(call, request).await;
-        let late = matches!(response, Err(Failure::Deadline));
+        // What it waited for has a little less time than the call, and says so before our timer.
+        let over = matches!(response, Err(Failure::Deadline));
+        let late = over || response.as_ref().is_ok_and(|it| code(it) == Code::DeadlineExceeded);
         let tells = !method.streaming && call.ctx.only_worked();
         if tells && (late || response.as_ref().is_ok_and(is_ok)) {
             let now = clock::instant();
             let took = now.saturating_duration_since(begun);
             let took = if late { Took::Late(took) } else { Took::Done(took) };
             method.took(now, took, chance);
-            call.ctx.sample(now);
+            if over || !late {
+                call.ctx.sample(now);
+            }
         }
         response
     }
@@ -306,7 +310,11 @@ impl Service<Request<Incoming>> for Calls {
 
 /// Whether an answer did not fail, as far as its head says.
 fn is_ok(response: &Response<Body>) -> bool {
-    marks::code(response.headers()).is_none_or(|code| code == Code::Ok)
+    code(response) == Code::Ok
+}
+
+fn code(response: &Response<Body>) -> Code {
+    marks::code(response.headers()).unwrap_or(Code::Ok)
 }
 
 fn text(value: Option<&HeaderValue>) -> Option<&str> {

@@ -43,6 +43,8 @@ struct Doubts {
     /// How many were done in time since one was not, and the slowest of them.
     row: u32,
     slowest: Duration,
+    /// When the last of them was.
+    last: Option<Instant>,
 }
 
 /// Whether a call has a chance.
@@ -67,7 +69,7 @@ pub(super) enum Took {
 
 impl Median {
     pub(super) const fn new() -> Self {
-        let doubts = Doubts { due: None, row: 0, slowest: Duration::ZERO };
+        let doubts = Doubts { due: None, row: 0, slowest: Duration::ZERO, last: None };
         Self { micros: [0; KEPT], next: 0, count: 0, median: 0, sampled: None, doubts }
     }
 
@@ -92,7 +94,7 @@ impl Median {
                 self.record(now, took.max(self.estimate(now).unwrap_or_default()));
             }
         }
-        if chance == Chance::Doubtful && self.doubts.end(took) {
+        if chance == Chance::Doubtful && self.doubts.end(now, took) {
             *self = Self::new();
         }
     }
@@ -133,7 +135,12 @@ impl Median {
 
 impl Doubts {
     /// One that was let through has ended; whether the estimate is refuted.
-    fn end(&mut self, took: Took) -> bool {
+    fn end(&mut self, now: Instant, took: Took) -> bool {
+        // What was long ago stands in no row with this.
+        if self.last.is_some_and(|last| now.saturating_duration_since(last) > HALVED) {
+            (self.row, self.slowest) = (0, Duration::ZERO);
+        }
+        self.last = Some(now);
         match took {
             Took::Done(took) => {
                 self.row += 1;
@@ -251,6 +258,21 @@ mod tests {
             median.ended(now, Took::Late(Duration::from_millis(30)), Chance::Good);
         }
         assert_eq!(median.estimate(now), Some(Duration::from_millis(100)));
+    }
+
+    #[test]
+    fn what_was_done_in_time_long_ago_refutes_nothing() {
+        let doubtful = |every: Duration| {
+            let mut median = of(&[100; 64], Instant::now());
+            let mut now = Instant::now();
+            for _ in 0..REFUTED {
+                now += every;
+                median.ended(now, Took::Done(Duration::from_millis(1)), Chance::Doubtful);
+            }
+            median.count
+        };
+        assert_eq!(doubtful(TRIED), 0, "five in a row: it begins anew");
+        assert_ne!(doubtful(HALVED * 2), 0);
     }
 
     proptest! {

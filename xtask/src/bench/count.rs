@@ -113,7 +113,8 @@ fn git(root: &Path, arguments: &[&str]) -> Option<String> {
     output.status.success().then_some(said)
 }
 
-/// The program as it was at `commit`.
+/// The program as it was at `commit`. Its files are new: by the time of the commit cargo would take
+/// them for those of the base before.
 fn at(root: &Path, commit: &str, work: &Path) -> Result<PathBuf> {
     say::note(&format!("    building what is compared with: {commit}"));
     let (source, archive) = (work.join("source"), work.join("source.tar"));
@@ -121,7 +122,7 @@ fn at(root: &Path, commit: &str, work: &Path) -> Result<PathBuf> {
     let mut pack = Command::new("git");
     pack.args(["archive", "--output"]).arg(&archive).arg(commit).current_dir(root);
     ensure!(pack.status()?.success(), "git archive failed");
-    let unpacked = Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(&source).status()?;
+    let unpacked = Command::new("tar").arg("-xmf").arg(&archive).arg("-C").arg(&source).status()?;
     ensure!(unpacked.success(), "tar failed");
     let (built, program) = (build(&source, root)?, work.join(PROGRAM.0));
     fs::copy(built, &program)?;

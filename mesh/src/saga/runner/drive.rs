@@ -101,10 +101,13 @@ impl Runner {
             match self.record(&held, writing.clone(), &ctx).await {
                 Ok(()) if !goes_on => return,
                 Ok(()) => held = advanced(held, writing.entry, recorded_at),
-                Err(problem) => match self.again(held, &problem, &draining).await {
-                    Some(as_it_is) => held = as_it_is,
-                    None => return,
-                },
+                Err(problem) => {
+                    ctx.span().end();
+                    match self.again(held, &problem, &draining).await {
+                        Some(as_it_is) => held = as_it_is,
+                        None => return,
+                    }
+                }
             }
         }
     }

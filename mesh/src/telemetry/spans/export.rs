@@ -175,6 +175,11 @@ fn checked(endpoint: &str, allow_plaintext: bool) -> anyhow::Result<(String, Str
     const PATH: &str = "/v1/traces";
     let uri = endpoint.parse::<Uri>().ok();
     let host = uri.as_ref().and_then(Uri::host).filter(|host| !host.is_empty());
+    anyhow::ensure!(
+        !endpoint.contains('@'),
+        "--otlp-endpoint has a name or a password in it, which would stand in logs; \
+         OTEL_EXPORTER_OTLP_HEADERS has room for it"
+    );
     let (Some(uri), Some(host)) = (&uri, host) else {
         anyhow::bail!("--otlp-endpoint `{endpoint}` is no URL such as http://127.0.0.1:4318");
     };
@@ -213,6 +218,7 @@ mod tests {
             ("https://127.0.0.1:4318", true, None),
             ("127.0.0.1:4318", true, None),
             ("/v1/traces", true, None),
+            ("http://ada:secret@127.0.0.1:4318", true, None),
         ] {
             let checked = checked(endpoint, plaintext).ok().map(|(_, url)| url);
             assert_eq!(checked.as_deref(), url, "{endpoint}");
