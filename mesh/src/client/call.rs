@@ -48,6 +48,10 @@ pub(super) struct Call {
 }
 
 /// What came of an attempt.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most are heads, and a box would be one more allocation in each call"
+)]
 pub(super) enum Came {
     /// The head of an answer: the call is bound to it.
     Head(Response<Incoming>, Attempt),
