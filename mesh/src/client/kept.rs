@@ -101,7 +101,7 @@ pub(super) async fn read(body: &mut Body) -> Result<Read, Status> {
 impl Kept {
     /// One that is sent once.
     pub(super) fn once(request: Request<Body>) -> Self {
-        Self::Once(Some(Box::new(request.map(Outgoing::Streamed))))
+        Self::Once(Some(Box::new(request.map(Outgoing::streamed))))
     }
 
     /// One whose body was read; one that is too large is sent once.
