@@ -55,6 +55,7 @@ mod gate;
 mod connect;
 mod long;
 mod reply;
+mod tool;
 mod view;
 pub mod http;
 #[cfg(feature = "testing")]
@@ -66,6 +67,7 @@ pub use budget::Allowance;
 pub use dependency::Override;
 pub use fallback::fallback;
 pub use policy::{Hedge, Policy, timeout};
+pub use tool::{Exposed, Tool};
 pub use view::view;
 
 #[cfg(test)]

@@ -125,14 +125,9 @@ pub fn for_child(left: Duration) -> Duration {
 /// The time left as `grpc-timeout` has it, rounded down: microseconds, from a second three digits of
 /// milliseconds, beyond eight digits the next coarser unit. `None` when nothing is left: such a call
 /// is not sent.
-#[must_use]
-pub fn encode(left: Duration) -> Option<String> {
-    let value = header(left)?;
-    value.to_str().ok().map(str::to_owned)
-}
-
-/// The same as a header. Every call has one, and a connection remembers those of the last calls and
-/// compares with each (RFC 7541): of a long time, calls that follow each other have the same.
+///
+/// Every call has one, and a connection remembers those of the last calls and compares with each (RFC
+/// 7541): of a long time, calls that follow each other have the same.
 pub(crate) fn header(left: Duration) -> Option<HeaderValue> {
     const LARGEST: u128 = 99_999_999;
     const SECOND: u128 = 1_000_000;
@@ -186,6 +181,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn encode(left: Duration) -> Option<String> {
+        Some(header(left)?.to_str().expect("text").to_owned())
+    }
 
     #[test]
     fn a_timeout_is_rounded_down_into_eight_digits() {

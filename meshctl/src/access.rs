@@ -2,12 +2,12 @@
 
 use std::{future::Future, path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use mesh::{
     Channel, Ctx,
+    client::Tool,
     ctx::Trace,
-    registry::{Options, Registry},
-    tls::{Connector, Files},
+    tls::Files,
     wire::ordermesh::auth::v1::{
         IssueTokenRequest, PasswordCredential, issue_token_request::Credential,
         tokens_service_client::TokensServiceClient,
@@ -90,29 +90,13 @@ impl Access {
     /// The registry or a file cannot be read, nothing says who asks, or the mesh refuses it.
     pub async fn sign_in(self) -> anyhow::Result<Mesh> {
         let files = Files { ca: self.ca, cert: self.cert, key: self.key, flags: "--" };
-        let options = Options {
-            allow_plaintext: self.allow_plaintext,
-            tls: Some(files.clone()),
-            ..Options::from_env()
-        };
-        let trusts = files.ca.is_some();
-        let connector = trusts.then(|| Connector::new(files)).transpose()?;
-        let registry = Registry::open(&self.registry, &options)?;
+        let tool = Tool::new(files, self.allow_plaintext)?;
+        let registry = tool.registry(&self.registry)?;
         let mut channels = Vec::new();
         for name in SERVICES {
             let known = registry.find(name, LOOK_UP).await?.addresses();
-            let far = known.iter().find(|address| !address.is_loopback());
-            if let Some(far) = far.filter(|_| connector.is_none() && !self.allow_plaintext) {
-                bail!(
-                    "{name} at {far} is not loopback, and what is said to it is not encrypted: \
-                     --ca FILE calls it over TLS, --allow-plaintext allows it"
-                );
-            }
             if !known.is_empty() {
-                channels.push(match &connector {
-                    Some(connector) => Channel::over_tls(name, &known, connector.clone()),
-                    None => Channel::to(name, &known),
-                });
+                channels.push(tool.channel(name, &known)?);
             }
         }
         let token = match (&self.token_file, self.email, &self.password_file) {

@@ -5,9 +5,9 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::Context as _;
 use mesh::{
     Channel, Ctx,
+    client::Tool,
     ctx::Trace,
-    registry::{Options, Registry},
-    tls::{Connector, Files},
+    tls::Files,
     wire::ordermesh::auth::v1::{
         ClientCredential, IssueTokenRequest, PasswordCredential, issue_token_request::Credential,
         tokens_service_client::TokensServiceClient,
@@ -49,6 +49,9 @@ pub struct Trust {
     /// File with its private key, as PEM.
     #[arg(long, env = "MESHPROOF_KEY", requires = "cert")]
     pub key: Option<PathBuf>,
+    /// Allows plaintext beyond loopback: to the registry, and to the services where there is no `--ca`.
+    #[arg(long, env = "MESHPROOF_ALLOW_PLAINTEXT")]
+    pub allow_plaintext: bool,
 }
 
 /// Who asks: a token, an account, or the client `proof`.
@@ -79,18 +82,13 @@ impl Place {
     /// # Errors
     /// The registry cannot be read, or a file of those that say whom to trust.
     pub async fn find(&self, name: &str) -> anyhow::Result<Option<Channel>> {
-        let Trust { ca, cert, key } = self.trust.clone();
-        let files = Files { ca, cert, key, flags: "--" };
-        let options = Options { tls: Some(files.clone()), ..Options::from_env() };
-        let registry = Registry::open(&self.registry, &options)?;
-        let addresses = registry.find(name, LOOK_UP).await?.addresses();
+        let Trust { ca, cert, key, allow_plaintext } = self.trust.clone();
+        let tool = Tool::new(Files { ca, cert, key, flags: "--" }, allow_plaintext)?;
+        let addresses = tool.registry(&self.registry)?.find(name, LOOK_UP).await?.addresses();
         if addresses.is_empty() {
             return Ok(None);
         }
-        Ok(Some(match files.ca {
-            Some(_) => Channel::over_tls(name, &addresses, Connector::new(files)?),
-            None => Channel::to(name, &addresses),
-        }))
+        Ok(Some(tool.channel(name, &addresses)?))
     }
 
     /// The service of this name.
@@ -224,6 +222,16 @@ mod tests {
         let words = "UnknownIssuer: nobody in ";
         hears(&place, trust(&Authority::new()), words).await;
         hears(&place, Trust::default(), "serves TLS is called with --ca").await;
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_not_sent_in_plaintext_beyond_loopback() {
+        let registry = "static://?users=192.0.2.1:50051".to_owned();
+        let place = Place { registry, trust: Trust::default() };
+        let error = place.channel("users").await.expect_err("it is far away");
+        assert!(error.to_string().contains("--allow-plaintext allows it"), "{error}");
+        let trust = Trust { allow_plaintext: true, ..Trust::default() };
+        assert!(Place { trust, ..place }.channel("users").await.is_ok());
     }
 
     #[tokio::test]

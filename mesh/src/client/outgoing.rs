@@ -12,7 +12,7 @@ use tonic::{Status, body::Body};
 /// The body of a request on a connection. How long it is stays unsaid: messages say that themselves.
 ///
 /// Its end goes with its last frame wherever that is known by then, as it is of every unary call: a
-/// frame of its own for it would cost both ends a wake-up.
+/// frame of its own for it would be one more to write and to read.
 #[derive(Debug)]
 pub(super) enum Outgoing {
     /// All of it, until it is taken.
