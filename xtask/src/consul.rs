@@ -94,17 +94,7 @@ impl Agent {
 
     /// Ends it; what it knew is gone.
     pub(crate) fn stop(&self) {
-        if !self.pid.signal("TERM") {
-            return;
-        }
-        let begun = clock::now();
-        while self.pid.alive() {
-            if begun.elapsed() > PATIENCE.1 {
-                self.pid.signal("KILL");
-                return;
-            }
-            clock::nap(20);
-        }
+        self.pid.end(PATIENCE.1);
     }
 
     fn get(&self, path: &str) -> Result<Value> {

@@ -82,17 +82,7 @@ impl Jaeger {
 
     /// Ends it; what it knew is gone.
     pub(crate) fn stop(&self) {
-        if !self.pid.signal("TERM") {
-            return;
-        }
-        let begun = clock::now();
-        while self.pid.alive() {
-            if begun.elapsed() > PATIENCE.1 {
-                self.pid.signal("KILL");
-                return;
-            }
-            clock::nap(20);
-        }
+        self.pid.end(PATIENCE.1);
     }
 
     pub(crate) fn json(&self) -> Value {

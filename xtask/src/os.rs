@@ -6,8 +6,11 @@ use std::net::TcpListener;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+
+use crate::clock;
 
 /// A process by more than its number, which the system gives away again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +29,21 @@ impl Pid {
     /// Whether this very process still runs. One that ended and waits to be reaped does not.
     pub(crate) fn alive(&self) -> bool {
         born(self.number).is_some_and(|born| born == self.born)
+    }
+
+    /// Asks it to end, and ends it when it has not after a while.
+    pub(crate) fn end(&self, patience: Duration) {
+        if !self.signal("TERM") {
+            return;
+        }
+        let begun = clock::now();
+        while self.alive() {
+            if begun.elapsed() > patience {
+                self.signal("KILL");
+                return;
+            }
+            clock::nap(20);
+        }
     }
 
     /// Sends `TERM`, `KILL` or another signal; `false` if it could not be sent.
