@@ -67,7 +67,7 @@ impl tower::Service<Request<Body>> for Bare {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let endpoints = Arc::clone(&self.0);
         Box::pin(async move {
-            let (mut request, now) = (Some(request.map(Outgoing::streamed)), clock::instant());
+            let (mut request, now) = (Some(request.map(Outgoing::Streamed)), clock::instant());
             match endpoints.send(&mut request, (now, now + TIME), &mut Tried::default()).await {
                 Ok((response, _pick)) => Ok(response.map(Body::new)),
                 Err(error) => Err(status::of(&error.failure("bare"))),

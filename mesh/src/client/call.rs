@@ -7,7 +7,6 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Request, Response, header};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 use tonic::{Code, body::Body};
 
@@ -15,9 +14,9 @@ use super::{
     Limit, Long,
     attempt::{Attempt, Said},
     callee::{self, Callee, Method, Places},
-    cancel,
     classify::End,
     endpoint::{SendError, Tried},
+    http2::Incoming,
     kept::{self, Kept},
     outgoing::Outgoing,
     reply::Watch,
@@ -110,10 +109,10 @@ pub(super) async fn call(
         Ok(Err(_full)) => return Ok(watch.refused(&Failure::Full(callee.name.to_string()))),
         Err(deadline::Late) => return Ok(watch.refused(&Failure::Deadline)),
     };
-    let (kept, held) = if method.facts.unary && !long {
+    let kept = if method.facts.unary && !long {
         let (head, mut body) = request.into_parts();
         match deadline::within(ends, kept::read(&mut body)).await {
-            Ok(Ok(read)) => (Kept::new(Request::from_parts(head, ()), read, body), None),
+            Ok(Ok(read)) => Kept::new(Request::from_parts(head, ()), read, body),
             Ok(Err(status)) => {
                 let code = status.code();
                 return Ok(watch.ended(status.into_http(), code));
@@ -121,17 +120,12 @@ pub(super) async fn call(
             Err(deadline::Late) => return Ok(watch.refused(&Failure::Deadline)),
         }
     } else {
-        let (request, held) = cancel::tie(request);
-        (Kept::once(request), Some(held))
+        Kept::once(request)
     };
     callee.budget.call(started);
     let repeatable = method.facts.unary && method.facts.idempotent && ctx.attempt() <= 1;
     let call = Call { callee, method, ctx, ends, long, repeatable, span };
-    let response = call.attempts(kept, watch, places).await;
-    Ok(match held {
-        Some(held) => held.by(response),
-        None => response,
-    })
+    Ok(call.attempts(kept, watch, places).await)
 }
 
 // === impl Call ===

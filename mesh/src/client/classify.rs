@@ -1,9 +1,8 @@
 //! What the end of an attempt says: of the callee, of its instance, and of what to do next.
 //!
-//! The table of outcomes stands here once. The errors of hyper and h2 are named in no other file
-//! of the client: they will change.
+//! The table of outcomes stands here once.
 
-use std::{error::Error, time::Duration};
+use std::time::Duration;
 
 use tonic::Code;
 
@@ -83,16 +82,6 @@ pub(super) struct Outcome {
     /// Whether a fallback may take the place of the answer.
     pub(super) fallback: bool,
 }
-
-/// What became of a request that a connection had taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Loss {
-    /// The other end did not begin with it: `REFUSED_STREAM`, or a GOAWAY that leaves it out.
-    NotBegun,
-    /// It may have been carried out.
-    Broken,
-}
-
 // === impl End ===
 
 impl End {
@@ -170,23 +159,6 @@ pub(super) fn fair(p50: Option<Duration>) -> Duration {
     /// Below this nothing is asked of anybody.
     const LEAST: Duration = Duration::from_millis(1);
     p50.map_or(LEAST, |p50| (p50 * 2).max(LEAST))
-}
-
-/// Says whether the other end began with a request that its connection lost.
-pub(super) fn loss(error: &hyper::Error) -> Loss {
-    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<h2::Error>() {
-            let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-            // Given only to the streams above the last one that the GOAWAY names.
-            let left_out = error.is_go_away()
-                && error.is_remote()
-                && error.reason() == Some(h2::Reason::NO_ERROR);
-            return if refused || left_out { Loss::NotBegun } else { Loss::Broken };
-        }
-        cause = error.source();
-    }
-    Loss::Broken
 }
 
 #[cfg(test)]

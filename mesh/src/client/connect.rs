@@ -1,26 +1,11 @@
-//! One connection: address, TCP, TLS, HTTP/2.
+//! The way to a connection: address, TCP, TLS.
 
-use std::{
-    io,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
 use http::uri::Scheme;
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    sync::oneshot,
-};
+use tokio::net::TcpStream;
 
-use super::outgoing::Outgoing;
+use super::http2::{Connected, handshake};
 use crate::{registry::Address, tls};
 
 /// What connections are like.
@@ -49,7 +34,7 @@ pub(super) enum Network {
 
 /// Who accepts pipes, by name.
 #[cfg(test)]
-pub(crate) type Hosts = Arc<
+pub(crate) type Hosts = std::sync::Arc<
     std::sync::Mutex<
         std::collections::HashMap<
             String,
@@ -57,16 +42,6 @@ pub(crate) type Hosts = Arc<
         >,
     >,
 >;
-
-/// An open connection.
-pub(super) struct Connected {
-    pub(super) sender: SendRequest<Outgoing>,
-    /// How many streams the peer admits at once.
-    pub(super) admits: Arc<AtomicUsize>,
-    /// Has to be awaited for requests to go out; ends with the connection, or with the last
-    /// sender.
-    pub(super) ends: Pin<Box<dyn Future<Output = Result<(), hyper::Error>> + Send>>,
-}
 
 /// There is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -79,19 +54,16 @@ pub(super) enum Error {
     Network(#[from] io::Error),
     /// What answered does not speak HTTP/2, or ended it.
     #[error("no HTTP/2: {0}")]
-    Http(#[from] hyper::Error),
+    Http(#[from] h2::Error),
+    /// It was pinged, and nothing came.
+    #[error("the peer does not answer")]
+    Silent,
     /// It hung up before it said anything.
     #[error("the peer hung up")]
     HungUp,
     /// It broke off after TLS was there, as one does that was shown no certificate.
     #[error("{0}; if it asks for a certificate, {1}cert and {1}key name ours")]
     BrokeOff(Box<Error>, &'static str),
-}
-
-/// A stream that says when its peer is first heard.
-struct Heard<T> {
-    inner: T,
-    told: Option<oneshot::Sender<()>>,
 }
 
 // === impl Network ===
@@ -118,64 +90,6 @@ impl Default for Settings {
             windows: (2 << 20, 5 << 20),
             network: Network::default(),
         }
-    }
-}
-
-// === impl Connected ===
-
-impl std::fmt::Debug for Connected {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connected").field("sender", &self.sender).finish_non_exhaustive()
-    }
-}
-
-// === impl Heard ===
-
-impl<T: AsyncRead + Unpin> AsyncRead for Heard<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
-        if buf.filled().len() > before
-            && let Some(told) = self.told.take()
-        {
-            // Whoever listened may have given up.
-            let _heard = told.send(()).is_ok();
-        }
-        polled
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Heard<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }
 
@@ -223,40 +137,4 @@ async fn tcp(address: &Address) -> io::Result<TcpStream> {
 /// An IP address of version 6 has brackets in a URL, and nowhere else.
 fn host(address: &Address) -> &str {
     address.host.trim_start_matches('[').trim_end_matches(']')
-}
-
-/// Speaks HTTP/2 over `io`, and has heard the peer do the same.
-pub(super) async fn handshake<T>(io: T, settings: &Settings) -> Result<Connected, Error>
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (told, heard) = oneshot::channel();
-    let io = TokioIo::new(Heard { inner: io, told: Some(told) });
-    let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .keep_alive_interval(settings.keepalive.0)
-        .keep_alive_timeout(settings.keepalive.1)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(settings.windows.0)
-        .initial_connection_window_size(settings.windows.1)
-        .handshake(io)
-        .await?;
-    let admits = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
-    let mut ends: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin({
-        let admits = Arc::clone(&admits);
-        std::future::poll_fn(move |cx| {
-            let polled = Pin::new(&mut connection).poll(cx);
-            // The peer may change its mind; hyper shows it here and nowhere else.
-            admits.store(connection.current_max_send_streams(), Ordering::Relaxed);
-            polled
-        })
-    });
-    // hyper is content when our own settings are on their way. A peer that never answers, such
-    // as one whose process is stopped, would look connected until the first ping is due.
-    tokio::select! {
-        biased;
-        ended = &mut ends => return Err(ended.err().map_or(Error::HungUp, Error::Http)),
-        heard = heard => heard.map_err(|_hung_up| Error::HungUp)?,
-    }
-    Ok(Connected { sender, admits, ends })
 }

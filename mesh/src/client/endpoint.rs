@@ -9,7 +9,6 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use http::{Request, Response, Uri, uri};
-use hyper::body::Incoming;
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
@@ -18,8 +17,9 @@ use tokio_util::sync::DropGuard;
 
 use super::{
     balance::Balance,
-    classify::{self, Loss},
-    connect, long,
+    connect,
+    http2::{Incoming, Lost},
+    long,
     outgoing::Outgoing,
 };
 use crate::{clock, deadline, registry::Snapshot, telemetry};
@@ -118,13 +118,14 @@ impl Endpoints {
             let pick = self.set.pick(tried, &back, now).await;
             let mut pick = pick.ok_or(SendError::Down)?;
             // It closed while it was picked: another one will do.
-            let Some(mut sender) = pick.over_line() else { continue };
-            let mut sent = request.take().ok_or(SendError::Refused)?;
-            target(&mut sent, &self.set, &pick, ends);
+            if !pick.over_line() {
+                continue;
+            }
+            target(request, &self.set, &pick, ends);
             tried.begin(&pick);
-            match sender.try_send_request(sent).await {
+            match pick.send(request).await {
                 Ok(response) => return Ok((response, pick)),
-                Err(error) => *request = Some(unsent(error, pick, tried, &mut back)?),
+                Err(lost) => unsent(lost, pick, request, tried, &mut back)?,
             }
         }
     }
@@ -152,13 +153,12 @@ impl Endpoints {
                 back.begin(&pick);
                 continue;
             };
-            let mut sender = pick.over_lane(lane);
-            let mut sent = request.take().ok_or(SendError::Refused)?;
-            target(&mut sent, &self.set, &pick, ends);
+            pick.over_lane(lane);
+            target(request, &self.set, &pick, ends);
             tried.begin(&pick);
-            match sender.try_send_request(sent).await {
+            match pick.send(request).await {
                 Ok(response) => return Ok((response, pick)),
-                Err(error) => *request = Some(unsent(error, pick, tried, &mut back)?),
+                Err(lost) => unsent(lost, pick, request, tried, &mut back)?,
             }
         }
     }
@@ -179,34 +179,37 @@ impl Endpoints {
     }
 }
 
-/// The request, if it was not sent and may go on; what that means, if not.
+/// What it means that there is no answer; nothing, if the request is still there and may go on.
 fn unsent(
-    mut error: hyper::client::conn::TrySendError<Request<Outgoing>>,
+    lost: Lost,
     pick: Pick,
+    request: &mut Option<Request<Outgoing>>,
     tried: &mut Tried,
     back: &mut Tried,
-) -> Result<Request<Outgoing>, SendError> {
-    let Some(unsent) = error.take_message() else {
-        let error = error.into_error();
-        if classify::loss(&error) == Loss::NotBegun {
+) -> Result<(), SendError> {
+    match lost {
+        Lost::Broken(error) => return Err(SendError::Broken { pick, error }),
+        Lost::NotBegun => {
             tried.undo();
             return Err(SendError::Refused);
         }
-        return Err(SendError::Broken { pick, error });
-    };
+        Lost::Unsent => {}
+    }
     telemetry::metrics().resent.inc();
     pick.retire();
     tried.undo();
     if back.has(&pick.instance) {
+        let unsent = request.take().ok_or(SendError::Refused)?;
         return Err(SendError::Unsent(Box::new(unsent)));
     }
     back.begin(&pick);
-    Ok(unsent)
+    Ok(())
 }
 
 /// Gives a request the scheme and the authority of the instance it goes to, and says how much
 /// time it has left: less than before, if it waited for a connection.
-fn target(request: &mut Request<Outgoing>, set: &set::Set, pick: &Pick, ends: Instant) {
+fn target(request: &mut Option<Request<Outgoing>>, set: &set::Set, pick: &Pick, ends: Instant) {
+    let Some(request) = request else { return };
     // Whoever calls ends with `ends`: that little is left now.
     let left = ends.saturating_duration_since(clock::instant()).max(Duration::from_micros(1));
     if let Some(left) = deadline::header(left) {

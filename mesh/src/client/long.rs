@@ -7,9 +7,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak, atomic::AtomicU64};
 
-use hyper::client::conn::http2::SendRequest;
-
-use super::outgoing::Outgoing;
+use super::http2::Sender;
 
 /// Streams on one connection; below the 256 that a server of ours admits.
 const STREAMS: usize = 100;
@@ -28,7 +26,7 @@ pub(super) struct Lanes {
 
 /// A connection; it closes with its last stream. Each stream holds it for as long as it lasts.
 #[derive(Debug)]
-pub(super) struct Lane(pub(super) SendRequest<Outgoing>);
+pub(super) struct Lane(pub(super) Sender);
 
 // === impl Lanes ===
 
@@ -42,7 +40,7 @@ impl Lanes {
     }
 
     /// Takes a new connection in.
-    pub(super) fn open(&self, sender: SendRequest<Outgoing>) -> Arc<Lane> {
+    pub(super) fn open(&self, sender: Sender) -> Arc<Lane> {
         let lane = Arc::new(Lane(sender));
         let mut lanes = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         lanes.push(Arc::downgrade(&lane));

@@ -2,156 +2,273 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use http_body::Frame;
+use h2::{Reason, SendStream};
+use http_body::{Body as _, Frame};
 use tonic::{Status, body::Body};
 
-/// The body of a request on a connection. How long it is stays unsaid: messages say that themselves.
+/// So much of a body, in bytes, goes out at once, before the peer has said how much it takes: it
+/// has been made, and waits in one place or the other.
+const AT_ONCE: usize = 64 << 10;
+
+/// The body of a request. How long it is stays unsaid: messages say that themselves.
+#[derive(Debug)]
+pub(super) enum Outgoing {
+    /// All of it.
+    Whole(Bytes),
+    /// As it comes.
+    Streamed(Body),
+}
+
+/// Sends a body that comes, to its end or to that of the stream.
 ///
 /// Its end goes with its last frame wherever that is known by then, as it is of every unary call: a
 /// frame of its own for it would be one more to write and to read.
 #[derive(Debug)]
-pub(super) enum Outgoing {
-    /// All of it, until it is taken.
-    Whole(Bytes),
-    /// As it comes.
-    Streamed(Streamed),
-}
-
-/// A body of which one frame more is known than was taken.
-#[derive(Debug)]
-pub(super) struct Streamed {
+pub(super) struct Pump {
     body: Body,
+    stream: SendStream<Bytes>,
+    /// A frame behind the one that is sent.
     next: Option<Result<Frame<Bytes>, Status>>,
-    ended: bool,
+    /// What is sent, and whether it is the last.
+    data: Option<(Bytes, bool)>,
+    /// What may still go out at once.
+    at_once: usize,
 }
 
 // === impl Outgoing ===
 
 impl Outgoing {
-    pub(super) fn streamed(body: Body) -> Self {
-        Self::Streamed(Streamed { body, next: None, ended: false })
-    }
-}
-
-impl http_body::Body for Outgoing {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        match self.get_mut() {
-            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Self::Streamed(body) => body.poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
+    /// Whether nothing goes out behind the head.
+    pub(super) fn is_empty(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_empty(),
-            Self::Streamed(body) => body.next.is_none() && (body.ended || is_over(&body.body)),
+            Self::Streamed(body) => body.is_end_stream(),
+        }
+    }
+
+    /// Sends what is there; what has to be awaited comes back.
+    pub(super) fn begin(self, mut stream: SendStream<Bytes>) -> Option<Pump> {
+        match self {
+            Self::Whole(bytes) if bytes.is_empty() => None,
+            Self::Whole(bytes) => {
+                // A stream that is over by now says so where its answer is awaited.
+                drop(stream.send_data(bytes, true));
+                None
+            }
+            Self::Streamed(body) if body.is_end_stream() => None,
+            Self::Streamed(body) => {
+                Some(Pump { body, stream, next: None, data: None, at_once: AT_ONCE })
+            }
         }
     }
 }
 
-// === impl Streamed ===
+// === impl Pump ===
 
-impl Streamed {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+impl Pump {
+    /// Waits until the peer takes more of the stream; `None` if it is over.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Option<()>> {
+        // A claim on the connection's window that is as small as can be: whoever waits holds up
+        // nobody else.
+        self.stream.reserve_capacity(1);
+        while self.stream.capacity() == 0 {
+            let Some(Ok(_more)) = ready!(self.stream.poll_capacity(cx)) else {
+                return Poll::Ready(None);
+            };
+        }
+        Poll::Ready(Some(()))
+    }
+
+    /// Takes the next frame; `None` if the body is over, or cannot go on.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let frame = match self.next.take() {
-            Some(frame) => frame,
-            None => match std::task::ready!(self.poll_body(cx)) {
-                Some(frame) => frame,
-                None => return Poll::Ready(None),
-            },
+            Some(frame) => Some(frame),
+            None => ready!(Pin::new(&mut self.body).poll_frame(cx)),
         };
-        if frame.is_ok()
-            && let Poll::Ready(next) = self.poll_body(cx)
-        {
-            self.next = next;
-        }
-        Poll::Ready(Some(frame))
+        Poll::Ready(match frame {
+            // A request has no trailers in gRPC.
+            Some(Ok(frame)) => Some(frame.into_data().unwrap_or_default()),
+            Some(Err(_)) => {
+                self.stream.send_reset(Reason::CANCEL);
+                None
+            }
+            None => {
+                drop(self.stream.send_data(Bytes::new(), true));
+                None
+            }
+        })
     }
 
-    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if self.ended {
-            return Poll::Ready(None);
+    /// Whether nothing comes behind what was taken.
+    fn is_last(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.body.is_end_stream() {
+            return true;
         }
-        let frame = std::task::ready!(http_body::Body::poll_frame(Pin::new(&mut self.body), cx));
-        self.ended = frame.is_none();
-        Poll::Ready(frame)
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(None) => true,
+            Poll::Ready(next) => {
+                self.next = next;
+                false
+            }
+            Poll::Pending => false,
+        }
     }
 }
 
-fn is_over(body: &Body) -> bool {
-    http_body::Body::is_end_stream(body)
+impl Future for Pump {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        loop {
+            if this.data.is_none() {
+                // Of a stream that was reset no more is wanted.
+                if this.stream.poll_reset(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                let Some(data) = ready!(this.poll_next(cx)) else { return Poll::Ready(()) };
+                this.data = Some((data, this.is_last(cx)));
+            }
+            let held = this.data.as_ref().is_some_and(|(data, _)| data.len() > this.at_once);
+            if held && ready!(this.poll_room(cx)).is_none() {
+                return Poll::Ready(());
+            }
+            let Some((data, last)) = this.data.take() else { return Poll::Ready(()) };
+            this.at_once = this.at_once.saturating_sub(data.len());
+            if this.stream.send_data(data, last).is_err() || last {
+                return Poll::Ready(());
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use futures_util::{FutureExt as _, StreamExt as _, stream};
-    use http_body_util::{BodyExt as _, StreamBody};
+    use futures_util::{StreamExt as _, stream};
+    use http_body_util::StreamBody;
+    use tokio::io::AsyncReadExt as _;
 
     use super::*;
 
     type Frames = Result<Frame<Bytes>, Status>;
+
+    const DATA: u8 = 0;
+    const RESET: u8 = 3;
+    const LAST: u8 = 1;
 
     fn data(text: &'static str) -> Frames {
         Ok(Frame::data(Bytes::from_static(text.as_bytes())))
     }
 
     fn streamed(frames: impl futures_util::Stream<Item = Frames> + Send + 'static) -> Outgoing {
-        Outgoing::streamed(Body::new(StreamBody::new(frames)))
+        Outgoing::Streamed(Body::new(StreamBody::new(frames)))
     }
 
-    /// Every frame, and whether the end was known with it.
-    async fn sent(mut outgoing: Outgoing) -> Vec<(String, bool)> {
-        let mut sent = Vec::new();
-        while let Some(frame) = outgoing.frame().await {
-            let text = match frame {
-                Ok(frame) => {
-                    String::from_utf8_lossy(&frame.into_data().expect("data")).into_owned()
+    /// What goes out behind the head, frame by frame: kind, flags, content.
+    async fn sent(outgoing: Outgoing, count: usize) -> Vec<(u8, u8, String)> {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+        let (mut h2, connection) = h2::client::handshake(ours).await.expect("a connection");
+        let request = http::Request::post("http://a/").body(()).expect("a request");
+        let (_answer, stream) = h2.send_request(request, outgoing.is_empty()).expect("a stream");
+        let pump = async {
+            if let Some(pump) = outgoing.begin(stream) {
+                pump.await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let read = async {
+            let mut preface = [0; 24];
+            theirs.read_exact(&mut preface).await.expect("a preface");
+            let mut frames = Vec::new();
+            while frames.len() < count {
+                let mut head = [0; 9];
+                theirs.read_exact(&mut head).await.expect("a head");
+                let size = usize::from(head[1]) << 8 | usize::from(head[2]);
+                let mut content = vec![0; size];
+                theirs.read_exact(&mut content).await.expect("a frame");
+                if [DATA, RESET].contains(&head[3]) {
+                    frames.push((head[3], head[4], String::from_utf8(content).expect("text")));
                 }
-                Err(status) => status.message().to_owned(),
-            };
-            sent.push((text, http_body::Body::is_end_stream(&outgoing)));
+            }
+            frames
+        };
+        tokio::select! {
+            frames = read => frames,
+            () = pump => unreachable!("pending"),
+            ended = connection => panic!("{ended:?}"),
         }
-        sent
     }
 
-    fn frames(expected: &[(&str, bool)]) -> Vec<(String, bool)> {
-        expected.iter().map(|(text, last)| ((*text).to_owned(), *last)).collect()
+    fn frames(expected: &[(&str, bool)]) -> Vec<(u8, u8, String)> {
+        expected.iter().map(|(text, last)| (DATA, u8::from(*last), (*text).to_owned())).collect()
     }
 
     #[tokio::test]
     async fn the_end_goes_with_the_last_frame() {
-        assert_eq!(sent(Outgoing::Whole(Bytes::from("a"))).await, frames(&[("a", true)]));
-        assert_eq!(sent(Outgoing::Whole(Bytes::new())).await, []);
-        assert_eq!(sent(streamed(stream::iter([]))).await, []);
+        assert_eq!(LAST, 1);
+        assert_eq!(sent(Outgoing::Whole(Bytes::from("a")), 1).await, frames(&[("a", true)]));
+        assert_eq!(sent(streamed(stream::iter([])), 1).await, frames(&[("", true)]));
         let three = stream::iter(["a", "b", "c"].map(data));
         let expected = frames(&[("a", false), ("b", false), ("c", true)]);
-        assert_eq!(sent(streamed(three)).await, expected);
+        assert_eq!(sent(streamed(three), 3).await, expected);
+        assert!(Outgoing::Whole(Bytes::new()).is_empty());
+        assert!(Outgoing::Streamed(Body::empty()).is_empty());
     }
 
     #[tokio::test]
     #[expect(clippy::disallowed_methods, reason = "a status that came from elsewhere")]
     async fn a_failure_behind_a_frame_comes_behind_it() {
         let broken = stream::iter([data("a"), Err(Status::aborted("broken"))]);
-        assert_eq!(sent(streamed(broken)).await, frames(&[("a", false), ("broken", false)]));
+        let cancelled = String::from_utf8(vec![0, 0, 0, 8]).expect("text");
+        let sent = sent(streamed(broken), 2).await;
+        assert_eq!(sent, [(DATA, 0, "a".to_owned()), (RESET, 0, cancelled)]);
     }
 
     #[tokio::test]
     async fn a_frame_does_not_wait_for_the_next_one() {
-        let mut outgoing = streamed(stream::iter([data("a")]).chain(stream::pending()));
-        let first = outgoing.frame().now_or_never().flatten().expect("a frame").expect("data");
-        assert_eq!(first.into_data().expect("data"), "a");
-        assert!(!http_body::Body::is_end_stream(&outgoing));
-        assert!(outgoing.frame().now_or_never().is_none());
+        let first = streamed(stream::iter([data("a")]).chain(stream::pending()));
+        assert_eq!(sent(first, 1).await, frames(&[("a", false)]));
+    }
+
+    #[tokio::test]
+    async fn no_more_is_sent_than_the_peer_takes_but_for_the_first_of_it() {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let (mut h2, connection) = h2::client::handshake(ours).await.expect("a connection");
+        let mut server = h2::server::handshake(theirs);
+        let request = http::Request::post("http://a/").body(()).expect("a request");
+        let (_answer, stream) = h2.send_request(request, false).expect("a stream");
+        let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = std::sync::Arc::clone(&asked);
+        // A peer takes 64 KiB less one byte before it is asked to take more.
+        let chunks = stream::iter(0..100).map(move |_| {
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Ok(Frame::data(Bytes::from(vec![7; 16 << 10])))
+        });
+        let pump = streamed(chunks).begin(stream).expect("some of it waits");
+        let serve = async {
+            let mut server = (&mut server).await.expect("a server");
+            let (request, _answer) = server.accept().await.expect("a stream").expect("a stream");
+            let mut body = request.into_body();
+            let mut seen = 0;
+            while seen < (64 << 10) - 1 {
+                let more = tokio::select! {
+                    more = body.data() => more.expect("data").expect("data"),
+                    _ = server.accept() => unreachable!("one stream"),
+                };
+                seen += more.len();
+            }
+            // Nobody takes more: what the window holds, one chunk that waits, and one to be next.
+            assert_eq!(seen, (64 << 10) - 1);
+            assert!((4..=6).contains(&asked.load(std::sync::atomic::Ordering::Relaxed)));
+        };
+        tokio::select! {
+            () = serve => {}
+            () = pump => panic!("it does not end"),
+            ended = connection => panic!("{ended:?}"),
+        }
     }
 }

@@ -10,7 +10,6 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::Frame;
-use hyper::body::Incoming;
 use tokio::time::Instant;
 use tonic::{Code, Status, body::Body};
 
@@ -18,6 +17,7 @@ use super::{
     attempt::{Attempt, Said},
     callee::{Callee, Method, Places},
     classify::End,
+    http2::Incoming,
     retry::Pushback,
 };
 use crate::{

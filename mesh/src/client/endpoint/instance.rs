@@ -10,7 +10,6 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use http::uri;
-use hyper::client::conn::http2::SendRequest;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -20,10 +19,10 @@ use crate::{
     client::{
         balance::{self, Load},
         classify::EndpointVerdict,
-        connect::{self, Connected},
+        connect,
         gate::{Change, Gate},
+        http2::{Connected, Sender},
         long::{Lane, Lanes},
-        outgoing::Outgoing,
     },
     registry::{self, Address},
 };
@@ -67,7 +66,7 @@ pub(super) struct Instance {
 /// A connection that all calls share.
 #[derive(Debug)]
 pub(super) struct Line {
-    sender: SendRequest<Outgoing>,
+    pub(super) sender: Sender,
     /// Streams that the peer admits.
     admits: Arc<AtomicUsize>,
     /// Streams in use.
@@ -287,11 +286,7 @@ impl Instance {
             return None;
         }
         match connect::dial(&self.address, settings).await {
-            Ok(Connected { sender, ends, .. }) => {
-                #[expect(clippy::disallowed_methods, reason = "ends with the last stream on it")]
-                tokio::spawn(ends);
-                Some(self.lanes.open(sender))
-            }
+            Ok(Connected { sender, .. }) => Some(self.lanes.open(sender)),
             Err(error) => {
                 self.failed(&error);
                 self.lanes.failed.fetch_add(1, Ordering::Relaxed);
@@ -338,18 +333,17 @@ impl Instance {
 // === impl Line ===
 
 impl Line {
-    pub(super) fn new(sender: SendRequest<Outgoing>, admits: Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(sender: Sender, admits: Arc<AtomicUsize>) -> Self {
         Self { sender, admits, used: AtomicUsize::new(0), begun: AtomicBool::new(false) }
     }
 
     /// A call begins here; [`Line::end`] ends it.
-    pub(super) fn begin(&self) -> SendRequest<Outgoing> {
+    pub(super) fn begin(&self) {
         self.used.fetch_add(1, Ordering::Relaxed);
         // Looking is cheaper than writing, where many do.
         if !self.begun.load(Ordering::Relaxed) {
             self.begun.store(true, Ordering::Relaxed);
         }
-        self.sender.clone()
     }
 
     pub(super) fn end(&self) {

@@ -6,7 +6,7 @@ use super::{
     instance::{Instance, Line},
     set::Set,
 };
-use crate::client::connect::{self, Connected};
+use crate::client::{connect, http2::Connected};
 
 /// How often a second connection is asked whether it is still needed.
 const LOOK: Duration = Duration::from_secs(10);
@@ -83,7 +83,7 @@ async fn serve(set: &Set, instance: &Instance, slot: usize, connected: Connected
         }
         None => ends.await,
     };
-    match ended {
+    match ended.unwrap_or(Ok(())) {
         Ok(()) => tracing::debug!(callee = set.name, instance = instance.id, "connection ended"),
         Err(error) => {
             tracing::debug!(callee = set.name, instance = instance.id, %error, "connection broke");

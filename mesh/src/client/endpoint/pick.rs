@@ -5,13 +5,17 @@ use std::{
     time::Duration,
 };
 
-use http::Request;
-use hyper::client::conn::http2::SendRequest;
+use http::{Request, Response};
 use tokio::time::Instant;
 
 use super::instance::{Instance, Line};
 use crate::{
-    client::{classify::EndpointVerdict, long::Lane, outgoing::Outgoing},
+    client::{
+        classify::EndpointVerdict,
+        http2::{Incoming, Lost},
+        long::Lane,
+        outgoing::Outgoing,
+    },
     clock,
     registry::Address,
     status::Failure,
@@ -67,7 +71,7 @@ pub(in crate::client) enum SendError {
         /// Where. To be reported by whoever judges `error`.
         pick: Pick,
         /// Why.
-        error: hyper::Error,
+        error: h2::Error,
     },
 }
 
@@ -79,18 +83,29 @@ impl Pick {
         Self { instance, way: Way::Open, probe }
     }
 
-    /// The sender of a connection that is open; `None` if it closed in between.
-    pub(super) fn over_line(&mut self) -> Option<SendRequest<Outgoing>> {
-        let line = self.instance.line()?;
-        let sender = line.begin();
+    /// Takes a connection that is open; `false` if it closed in between.
+    pub(super) fn over_line(&mut self) -> bool {
+        let Some(line) = self.instance.line() else { return false };
+        line.begin();
         self.way = Way::Line(line);
-        Some(sender)
+        true
     }
 
-    pub(super) fn over_lane(&mut self, lane: Arc<Lane>) -> SendRequest<Outgoing> {
-        let sender = lane.0.clone();
+    pub(super) fn over_lane(&mut self, lane: Arc<Lane>) {
         self.way = Way::Lane(lane);
-        sender
+    }
+
+    /// Sends a request over its connection, and waits for the head of its answer.
+    pub(super) async fn send(
+        &self,
+        request: &mut Option<Request<Outgoing>>,
+    ) -> Result<Response<Incoming>, Lost> {
+        let sender = match &self.way {
+            Way::Open => return Err(Lost::Unsent),
+            Way::Line(line) => &line.sender,
+            Way::Lane(lane) => &lane.0,
+        };
+        sender.send(request).await
     }
 
     /// Begins nothing more on the connection, which handed a request back.

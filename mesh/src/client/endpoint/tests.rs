@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream};
-use hyper::{server::conn::http2, service::service_fn};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::DuplexStream,
@@ -27,6 +27,7 @@ use crate::{
     client::{
         classify::EndpointVerdict,
         connect::{Hosts, Network},
+        http2::{Connected, handshake},
     },
     registry::{Address, Instance},
 };
@@ -359,10 +360,11 @@ async fn t11_a_peer_that_stops_reading_is_given_up_within_13_seconds() {
         let _nothing = tokio::time::timeout(MS, greeted).await.is_err();
         server
     };
-    let (connected, stopped) = tokio::join!(connect::handshake(ours, &settings), stopped);
+    let (connected, stopped) = tokio::join!(handshake(ours, &settings), stopped);
     let began = clock::instant();
-    let connect::Connected { sender, ends, .. } = connected.unwrap();
-    let _ended = ends.await.is_err();
+    let Connected { sender, ends, .. } = connected.unwrap();
+    let ended = ends.await.unwrap();
+    assert!(matches!(ended, Err(connect::Error::Silent)), "{ended:?}");
     let took = began.elapsed();
     assert!(sender.is_closed());
     assert!(took >= 10 * SECOND && took <= 13 * SECOND, "{took:?}");
