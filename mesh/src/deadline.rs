@@ -34,6 +34,14 @@ pin_project_lite::pin_project! {
     /// A future that ends with [`Late`] when its deadline passes.
     pub struct Within<F> {
         #[pin]
+        timed: Timed<F>,
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// The same, which says when it was last asked: whoever goes on at once need not look at the clock.
+    pub(crate) struct Timed<F> {
+        #[pin]
         inner: F,
         #[pin]
         late: Timer,
@@ -45,8 +53,8 @@ pin_project_lite::pin_project! {
     /// call does not wait: until then this is an instant, and nobody's timer.
     pub(crate) struct Timer {
         at: Instant,
-        // Whoever set it has just looked at the clock.
-        looked: bool,
+        // When somebody has just looked at the clock.
+        seen: Option<Instant>,
         #[pin]
         sleep: Option<Sleep>,
     }
@@ -58,6 +66,16 @@ impl<F: Future> Future for Within<F> {
     type Output = Result<F::Output, Late>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().timed.poll(cx).map_ok(|(done, _now)| done)
+    }
+}
+
+// === impl Timed ===
+
+impl<F: Future> Future for Timed<F> {
+    type Output = Result<(F::Output, Instant), Late>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         poll_within(this.late, cx, |cx| this.inner.poll(cx))
     }
@@ -67,13 +85,19 @@ impl<F: Future> Future for Within<F> {
 
 impl Timer {
     pub(crate) fn new(at: Instant) -> Self {
-        Self { at, looked: false, sleep: None }
+        Self { at, seen: None, sleep: None }
     }
 
-    /// Whether its time has come since it was asked before.
-    pub(crate) fn has_passed(self: Pin<&mut Self>) -> bool {
+    /// One that is asked for the first time by somebody who has just seen that it is `now`.
+    pub(crate) fn from(now: Instant, at: Instant) -> Self {
+        Self { at, seen: Some(now), sleep: None }
+    }
+
+    /// The time, if its own has not come.
+    pub(crate) fn look(self: Pin<&mut Self>) -> Result<Instant, Late> {
         let this = self.project();
-        !std::mem::take(this.looked) && *this.at <= clock::instant()
+        let now = this.seen.take().unwrap_or_else(clock::instant);
+        if *this.at <= now { Err(Late) } else { Ok(now) }
     }
 
     /// Waits for it.
@@ -86,32 +110,29 @@ impl Timer {
     }
 }
 
-/// What `poll` gives, if the time of a timer has not come.
+/// What `poll` gives, if the time of a timer has not come, and when that was.
 pub(crate) fn poll_within<T>(
     mut late: Pin<&mut Timer>,
     cx: &mut Context<'_>,
     poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
-) -> Poll<Result<T, Late>> {
+) -> Poll<Result<(T, Instant), Late>> {
     // Lateness first: an answer that becomes ready together with the timer is late, and
     // says so every time, not in some of the runs.
-    if late.as_mut().has_passed() {
-        return Poll::Ready(Err(Late));
-    }
+    let now = late.as_mut().look()?;
     match poll(cx) {
-        Poll::Ready(done) => Poll::Ready(Ok(done)),
+        Poll::Ready(done) => Poll::Ready(Ok((done, now))),
         Poll::Pending => late.poll(cx).map(|()| Err(Late)),
     }
 }
 
 /// Ends `future` at `deadline`.
 pub fn within<F: Future>(deadline: Instant, future: F) -> Within<F> {
-    Within { inner: future, late: Timer::new(deadline) }
+    Within { timed: Timed { inner: future, late: Timer::new(deadline) } }
 }
 
 /// The same for a future that is polled at once, by somebody who has just seen that it is `now`.
-pub(crate) fn within_from<F: Future>(now: Instant, deadline: Instant, future: F) -> Within<F> {
-    let late = Timer { looked: now < deadline, ..Timer::new(deadline) };
-    Within { inner: future, late }
+pub(crate) fn within_from<F: Future>(now: Instant, deadline: Instant, future: F) -> Timed<F> {
+    Timed { inner: future, late: Timer::from(now, deadline) }
 }
 
 /// What a call may use of the `left` time of the call that makes it: the rest, between 1 and

@@ -47,3 +47,7 @@ pub use app::{App, run};
 pub use client::{Channel, Policy, Within, fallback};
 pub use config::Config;
 pub use ctx::{Ctx, detach, offload, spawn};
+
+/// What is known of each method, by its name: looked up in every call, where a hash that withstands
+/// strangers costs more than it is worth. Names that they make up are not kept.
+type ByName<T> = std::collections::HashMap<String, T, foldhash::fast::RandomState>;

@@ -70,15 +70,15 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// Says in the head or the trailers of an answer what `ctx` knows of it.
-pub(crate) fn sign(ctx: &Ctx, headers: &mut HeaderMap) {
+/// Says in the head or the trailers of an answer, with this code in it, what `ctx` knows of it.
+pub(crate) fn sign(ctx: &Ctx, headers: &mut HeaderMap, code: Option<Code>) {
     let degraded = ctx.degraded();
     if !degraded.is_empty()
         && let Ok(value) = HeaderValue::from_str(&degraded.join(","))
     {
         headers.insert(DEGRADED, value);
     }
-    let failed = code(headers).is_some_and(|code| code != Code::Ok);
+    let failed = code.is_some_and(|code| code != Code::Ok);
     if failed && ctx.was_retried() && !headers.contains_key(PUSHBACK) {
         // One level tries again: what was tried again here goes up as it is.
         headers.insert(PUSHBACK, HeaderValue::from_static("-1"));
@@ -138,7 +138,7 @@ mod tests {
         let (ctx, mut out) = (ctx(), HeaderMap::new());
         inherit(&ctx, &headers(&[(DEGRADED, "users, catalog"), (DEGRADED, "users")]));
         ctx.degrade("orders");
-        sign(&ctx, &mut out);
+        sign(&ctx, &mut out, None);
         assert_eq!(out[DEGRADED], "users,catalog,orders");
     }
 
@@ -161,7 +161,8 @@ mod tests {
                 ctx.note_retried();
             }
             let mut out = headers(&[("grpc-status", status)]);
-            sign(&ctx, &mut out);
+            let code = code(&out);
+            sign(&ctx, &mut out, code);
             assert_eq!(out.get(PUSHBACK).is_some_and(|it| it == "-1"), pushback, "{status}");
         }
     }

@@ -1,10 +1,9 @@
 //! Who may call an rpc: the option `(ordermesh.auth.v1.rule)`, read from the descriptors at start.
 
-use std::collections::HashMap;
-
 use prost_reflect::{DescriptorPool, DynamicMessage, Value};
 
 use super::{CUSTOMER, Caller, Denied};
+use crate::ByName;
 
 /// The rule of one rpc.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,7 +22,7 @@ pub struct Rule {
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     /// By `/package.Service/Method`; `None` where the contract has no rule.
-    by_path: HashMap<String, Option<Rule>>,
+    by_path: ByName<Option<Rule>>,
 }
 
 // === impl Rules ===

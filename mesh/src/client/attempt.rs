@@ -121,8 +121,8 @@ impl Attempt {
         let (outcome, took) = self.judge(end, said, now);
         if let Some(mut pick) = self.pick.take() {
             match (outcome.endpoint, said.pushback.after()) {
-                (EndpointVerdict::Hard, Some(after)) => pick.push_back(after),
-                (verdict, _) => pick.report(verdict, took),
+                (EndpointVerdict::Hard, Some(after)) => pick.push_back(after, now),
+                (verdict, _) => pick.report(verdict, took, now),
             }
         }
         outcome
@@ -139,7 +139,7 @@ impl Attempt {
             self.span.went(address);
         }
         let (outcome, took) = self.judge(end, Said::NOTHING, now);
-        tried.report(outcome.endpoint, took);
+        tried.report(outcome.endpoint, took, now);
         outcome
     }
 

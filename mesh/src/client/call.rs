@@ -52,8 +52,8 @@ pub(super) struct Call {
     reason = "most are heads, and a box would be one more allocation in each call"
 )]
 pub(super) enum Came {
-    /// The head of an answer: the call is bound to it.
-    Head(Response<Incoming>, Attempt),
+    /// The head of an answer, and when it came: the call is bound to it.
+    Head(Response<Incoming>, Attempt, Instant),
     /// An end.
     Ended(Box<Ended>),
     /// It was not made.
@@ -104,16 +104,20 @@ pub(super) async fn call(
     if left.as_micros() == 0 || left < least {
         return Ok(watch.refused(&Failure::Deadline));
     }
-    let places = match deadline::within_from(started, ends, callee.enter(&method)).await {
-        Ok(Ok(places)) => places,
-        Ok(Err(_full)) => return Ok(watch.refused(&Failure::Full(callee.name.to_string()))),
+    let (places, mut now) = match deadline::within_from(started, ends, callee.enter(&method)).await
+    {
+        Ok((Ok(places), now)) => (places, now),
+        Ok((Err(_full), _now)) => return Ok(watch.refused(&Failure::Full(callee.name.to_string()))),
         Err(deadline::Late) => return Ok(watch.refused(&Failure::Deadline)),
     };
     let kept = if method.facts.unary && !long {
         let (head, mut body) = request.into_parts();
-        match deadline::within(ends, kept::read(&mut body)).await {
-            Ok(Ok(read)) => Kept::new(Request::from_parts(head, ()), read, body),
-            Ok(Err(status)) => {
+        match deadline::within_from(now, ends, kept::read(&mut body)).await {
+            Ok((Ok(read), read_at)) => {
+                now = read_at;
+                Kept::new(Request::from_parts(head, ()), read, body)
+            }
+            Ok((Err(status), _now)) => {
                 let code = status.code();
                 return Ok(watch.ended(status.into_http(), code));
             }
@@ -125,14 +129,20 @@ pub(super) async fn call(
     callee.budget.call(started);
     let repeatable = method.facts.unary && method.facts.idempotent && ctx.attempt() <= 1;
     let call = Call { callee, method, ctx, ends, long, repeatable, span };
-    Ok(call.attempts(kept, watch, places).await)
+    Ok(call.attempts(kept, watch, places, now).await)
 }
 
 // === impl Call ===
 
 impl Call {
     /// One attempt after the other, until one is the answer.
-    async fn attempts(self, mut kept: Kept, watch: Watch, places: Places) -> Response<Body> {
+    async fn attempts(
+        self,
+        mut kept: Kept,
+        watch: Watch,
+        places: Places,
+        mut now: Instant,
+    ) -> Response<Body> {
         let mut tried = Tried::by(self.repeatable);
         let mut before: Option<Box<Ended>> = None;
         let mut number = 1;
@@ -141,14 +151,14 @@ impl Call {
                 Some(after) => Box::pin(self.hedged(after, &mut kept, &mut tried)).await,
                 None => {
                     let mut request = kept.request();
-                    self.attempt(number, &mut request, &mut tried).await
+                    self.attempt(number, &mut request, &mut tried, now).await
                 }
             };
             let mut ended = match came {
-                Came::Head(response, attempt) => {
+                Came::Head(response, attempt, now) => {
                     // A stream that lasts has its place on a connection, and needs none here.
                     let places = (!self.long).then_some(places);
-                    return watch.response(response, attempt, places);
+                    return watch.response(response, attempt, places, now);
                 }
                 Came::Refused(failure) => match before {
                     Some(ended) => return self.over(*ended, number, watch),
@@ -180,18 +190,19 @@ impl Call {
             tokio::time::sleep(wait).await;
             before = Some(ended);
             number += 1;
+            now = clock::instant();
         }
     }
 
-    /// One attempt, with a request that is taken when it is sent: each future on the way would
-    /// otherwise have room for it twice.
+    /// One attempt from `now`, with a request that is taken when it is sent: each future on the way
+    /// would otherwise have room for it twice.
     pub(super) async fn attempt(
         &self,
         number: u32,
         request: &mut Option<Request<Outgoing>>,
         tried: &mut Tried,
+        now: Instant,
     ) -> Came {
-        let now = clock::instant();
         let had = self.time(number, now);
         let Some(head) = request.as_mut().filter(|_| had.as_micros() > 0) else {
             return Came::Refused(Failure::Deadline);
@@ -213,15 +224,15 @@ impl Call {
             deadline::within_from(now, ends, endpoints.send(request, (now, ends), tried)).await
         };
         match sent {
-            Ok(Ok((response, pick))) => {
+            Ok((Ok((response, pick)), now)) => {
                 attempt.went(pick);
                 match marks::code(response.headers()) {
-                    None => Came::Head(response, attempt),
+                    None => Came::Head(response, attempt, now),
                     // Trailers-only: the status stands in the head.
-                    Some(code) => Came::Ended(self.answered(response, code, attempt)),
+                    Some(code) => Came::Ended(self.answered(response, code, attempt, now)),
                 }
             }
-            Ok(Err(error)) => self.not_sent(error, attempt),
+            Ok((Err(error), now)) => self.not_sent(error, attempt, now),
             Err(deadline::Late) if tried.address().is_none() => {
                 attempt.span.judged(Some(telemetry::code(Code::DeadlineExceeded)));
                 Came::Refused(Failure::Deadline)
@@ -240,9 +251,9 @@ impl Call {
         mut response: Response<Incoming>,
         code: Code,
         mut attempt: Attempt,
+        now: Instant,
     ) -> Box<Ended> {
         let headers = response.headers_mut();
-        let now = clock::instant();
         let (end, said) = (attempt.end_of(code, headers, now), Said::of(code, headers));
         attempt.end(end, said, now);
         if matches!(end, End::Late { .. }) && code != Code::DeadlineExceeded {
@@ -254,7 +265,7 @@ impl Call {
         Box::new(Ended { response, code, end, begun, pushback, unsent: None })
     }
 
-    fn not_sent(&self, error: SendError, mut attempt: Attempt) -> Came {
+    fn not_sent(&self, error: SendError, mut attempt: Attempt, now: Instant) -> Came {
         let callee = &*self.callee.name;
         let failure = error.failure(callee);
         attempt.span.judged(Some(telemetry::code(Code::Unavailable)));
@@ -269,7 +280,7 @@ impl Call {
                 let (instance, address) = (pick.id(), pick.address());
                 tracing::debug!(callee, instance, %address, %error, "an attempt broke off");
                 attempt.went(pick);
-                attempt.end(End::Broken, Said::NOTHING, clock::instant());
+                attempt.end(End::Broken, Said::NOTHING, now);
                 Came::Ended(Self::failed(&failure, End::Broken))
             }
         }

@@ -1,10 +1,7 @@
 //! A dependency as this process sees it: its instances, its methods, and what calls to it have
 //! come to lately.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
-};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 use prometheus_client::metrics::histogram::Histogram;
@@ -20,6 +17,7 @@ use super::{
     throttle::Throttle,
 };
 use crate::{
+    ByName,
     auth::SignIn,
     clock,
     telemetry::{self, Breaker as Label, Call, Dependency, Spans, names},
@@ -43,7 +41,7 @@ pub(super) struct Callee {
     pub(super) throttle: Throttle,
     pub(super) bulkhead: Bulkhead,
     spans: OnceLock<Spans>,
-    methods: ArcSwap<HashMap<String, Arc<Method>>>,
+    methods: ArcSwap<ByName<Arc<Method>>>,
     /// New methods are taken in one after the other.
     adding: Mutex<()>,
 }
@@ -143,7 +141,7 @@ impl Callee {
             return Arc::clone(known);
         }
         let method = Arc::new(Method::new(self, name, facts.unwrap_or_default()));
-        let mut more = HashMap::clone(&known);
+        let mut more = ByName::clone(&known);
         more.insert(name.to_owned(), Arc::clone(&method));
         self.methods.store(Arc::new(more));
         method

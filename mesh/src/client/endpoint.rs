@@ -114,19 +114,20 @@ impl Endpoints {
     ) -> Result<(Response<Incoming>, Pick), SendError> {
         tried.next();
         let mut back = Tried::default();
+        let (mut now, fails) = (now, now + self.set.settings.failfast);
         loop {
-            let pick = self.set.pick(tried, &back, now).await;
-            let mut pick = pick.ok_or(SendError::Down)?;
-            // It closed while it was picked: another one will do.
-            if !pick.over_line() {
-                continue;
+            let pick = self.set.pick(tried, &back, now, fails).await;
+            let (mut pick, found) = pick.ok_or(SendError::Down)?;
+            // Otherwise it closed while it was picked: another one will do.
+            if pick.over_line() {
+                target(request, &self.set, &pick, ends.saturating_duration_since(found));
+                tried.begin(&pick);
+                match pick.send(request).await {
+                    Ok(response) => return Ok((response, pick)),
+                    Err(lost) => unsent(lost, pick, request, tried, &mut back)?,
+                }
             }
-            target(request, &self.set, &pick, ends);
-            tried.begin(&pick);
-            match pick.send(request).await {
-                Ok(response) => return Ok((response, pick)),
-                Err(lost) => unsent(lost, pick, request, tried, &mut back)?,
-            }
+            now = clock::instant();
         }
     }
 
@@ -141,10 +142,11 @@ impl Endpoints {
         let mut back = Tried::default();
         let settings = self.set.settings.connect.clone();
         let settings = connect::Settings { windows: long::WINDOWS, ..settings };
+        let fails = now + self.set.settings.failfast;
         loop {
             // Where short calls arrive there is an instance that answers.
-            let pick = self.set.pick(tried, &back, now).await;
-            let mut pick = pick.ok_or(SendError::Down)?;
+            let pick = self.set.pick(tried, &back, now, fails).await;
+            let (mut pick, _found) = pick.ok_or(SendError::Down)?;
             let Some(lane) = pick.instance.lane(&settings).await else {
                 if back.has(&pick.instance) {
                     let unsent = request.take().ok_or(SendError::Refused)?;
@@ -154,7 +156,9 @@ impl Endpoints {
                 continue;
             };
             pick.over_lane(lane);
-            target(request, &self.set, &pick, ends);
+            // To open one may have taken a while.
+            let left = ends.saturating_duration_since(clock::instant());
+            target(request, &self.set, &pick, left);
             tried.begin(&pick);
             match pick.send(request).await {
                 Ok(response) => return Ok((response, pick)),
@@ -208,11 +212,10 @@ fn unsent(
 
 /// Gives a request the scheme and the authority of the instance it goes to, and says how much
 /// time it has left: less than before, if it waited for a connection.
-fn target(request: &mut Option<Request<Outgoing>>, set: &set::Set, pick: &Pick, ends: Instant) {
+fn target(request: &mut Option<Request<Outgoing>>, set: &set::Set, pick: &Pick, left: Duration) {
     let Some(request) = request else { return };
-    // Whoever calls ends with `ends`: that little is left now.
-    let left = ends.saturating_duration_since(clock::instant()).max(Duration::from_micros(1));
-    if let Some(left) = deadline::header(left) {
+    // Whoever calls watches its end: that little is left now.
+    if let Some(left) = deadline::header(left.max(Duration::from_micros(1))) {
         request.headers_mut().insert(&deadline::TIMEOUT, left);
     }
     let uri = request.uri_mut();

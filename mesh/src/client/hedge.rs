@@ -27,7 +27,7 @@ impl Call {
     /// dropped, which cancels it.
     pub(super) async fn hedged(&self, after: Duration, kept: &mut Kept, tried: &mut Tried) -> Came {
         let mut request = kept.request();
-        let first = self.attempt(1, &mut request, tried);
+        let first = self.attempt(1, &mut request, tried, clock::instant());
         tokio::pin!(first);
         tokio::select! {
             biased;
@@ -41,7 +41,7 @@ impl Call {
         self.span.event(telemetry::names::span::HEDGE, Vec::new);
         let mut elsewhere = Tried::default();
         let mut request = kept.request();
-        let second = self.attempt(2, &mut request, &mut elsewhere);
+        let second = self.attempt(2, &mut request, &mut elsewhere, clock::instant());
         tokio::pin!(second);
         tokio::select! {
             biased;

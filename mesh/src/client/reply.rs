@@ -56,17 +56,21 @@ pin_project_lite::pin_project! {
 // === impl Watch ===
 
 impl Watch {
-    /// The answer whose head has come.
+    /// The answer whose head has come just `now`.
     pub(super) fn response(
         self,
         mut response: Response<Incoming>,
         attempt: Attempt,
         places: Option<Places>,
+        now: Instant,
     ) -> Response<Body> {
         self.take_in(response.headers_mut());
         let ends = self.ends;
+        // An answer that is one message is read at once.
+        let unary = self.method.facts.unary;
         response.map(|inner| {
-            let late = deadline::Timer::new(ends);
+            let late =
+                if unary { deadline::Timer::from(now, ends) } else { deadline::Timer::new(ends) };
             Body::new(Reply { inner, late, watch: Some(self), attempt, places })
         })
     }
@@ -140,13 +144,12 @@ impl http_body::Body for Reply {
         let polled = deadline::poll_within(this.late, cx, |cx| inner.poll_frame(cx));
         let (failure, end) = match std::task::ready!(polled) {
             Err(deadline::Late) => (Failure::Deadline, this.attempt.late(clock::instant())),
-            Ok(Some(Ok(mut frame))) => {
+            Ok((Some(Ok(mut frame)), now)) => {
                 let Some(trailers) = frame.trailers_mut() else {
                     this.attempt.heard();
                     return Poll::Ready(Some(Ok(frame)));
                 };
                 let code = marks::code(trailers).unwrap_or(Code::Unknown);
-                let now = clock::instant();
                 let end = this.attempt.end_of(code, trailers, now);
                 this.attempt.end(end, Said::of(code, trailers), now);
                 watch.take_in(trailers);
@@ -158,7 +161,7 @@ impl http_body::Body for Reply {
                 return Poll::Ready(Some(Ok(frame)));
             }
             // An answer that ends without a status was cut off.
-            Ok(Some(Err(_)) | None) => {
+            Ok((Some(Err(_)) | None, _now)) => {
                 (Failure::Broken(watch.callee.name.to_string()), End::Broken)
             }
         };

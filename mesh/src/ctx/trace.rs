@@ -152,10 +152,12 @@ fn drawn() -> bool {
 
 /// Writes a number into as many digits as there are.
 fn write_hex(digits: &mut [u8], mut number: u64) {
-    for digit in digits.iter_mut().rev() {
-        let four = u8::try_from(number & 0xf).unwrap_or_default();
-        *digit = if four < 10 { b'0' + four } else { b'a' + four - 10 };
-        number >>= 4;
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for two in digits.rchunks_exact_mut(2) {
+        let [.., byte] = number.to_be_bytes();
+        two[1] = DIGITS[usize::from(byte & 0xf)];
+        two[0] = DIGITS[usize::from(byte >> 4)];
+        number >>= 8;
     }
 }
 

@@ -61,18 +61,20 @@ impl Watch {
         Self { method, started, ctx, recorded: false, place: None }
     }
 
+    /// The answer whose head was made `now`, and which is over with it if it has a code.
     pub(super) fn response(
         mut self,
         mut response: Response<Body>,
-        ends: Instant,
+        code: Option<Code>,
+        (now, ends): (Instant, Instant),
     ) -> Response<Body> {
         self.place = response.extensions_mut().remove();
-        marks::sign(&self.ctx, response.headers_mut());
-        let Some(code) = marks::code(response.headers()) else {
-            return response.map(|body| Body::new(Answer::new(body, ends, self)));
+        marks::sign(&self.ctx, response.headers_mut(), code);
+        let Some(code) = code else {
+            return response.map(|body| Body::new(Answer::new(body, (now, ends), self)));
         };
         // Trailers-only: there is no body to watch.
-        self.record(code);
+        self.record(code, now);
         response
     }
 
@@ -82,19 +84,19 @@ impl Watch {
             telemetry::metrics().shed.get_or_create(&Refusal { why }).inc();
         }
         let mut response = status.clone().into_http();
-        marks::sign(&self.ctx, response.headers_mut());
-        self.record(status.code());
+        marks::sign(&self.ctx, response.headers_mut(), Some(status.code()));
+        self.record(status.code(), clock::instant());
         response
     }
 
-    fn record(mut self, code: Code) {
-        self.count(code);
+    fn record(mut self, code: Code, now: Instant) {
+        self.count(code, now);
     }
 
-    fn count(&mut self, code: Code) {
+    fn count(&mut self, code: Code, now: Instant) {
         self.recorded = true;
         self.ctx.let_go();
-        let took = clock::instant().saturating_duration_since(self.started);
+        let took = now.saturating_duration_since(self.started);
         self.method.record(code, took);
         self.ctx.span().answered(code);
         telemetry::metrics().in_flight.dec();
@@ -104,7 +106,7 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         if !self.recorded {
-            self.count(Code::Cancelled);
+            self.count(Code::Cancelled, clock::instant());
         }
         self.ctx.cancel();
     }
@@ -113,9 +115,10 @@ impl Drop for Watch {
 // === impl Answer ===
 
 impl Answer {
-    fn new(inner: Body, ends: Instant, watch: Watch) -> Self {
+    fn new(inner: Body, (now, ends): (Instant, Instant), watch: Watch) -> Self {
         let cut = watch.method.streaming.then(|| watch.ctx.cut());
-        Self { inner, late: deadline::Timer::new(ends), cut, watch: Some(watch) }
+        // Its first frame is asked for at once.
+        Self { inner, late: deadline::Timer::from(now, ends), cut, watch: Some(watch) }
     }
 }
 
@@ -129,9 +132,9 @@ impl http_body::Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let mut this = self.project();
         let Some(watch) = this.watch.as_ref() else { return Poll::Ready(None) };
-        if this.late.as_mut().has_passed() {
+        let Ok(now) = this.late.as_mut().look() else {
             return ends(this.watch, &Failure::Deadline);
-        }
+        };
         let inner = this.inner;
         let polled = AssertUnwindSafe(|| watch.ctx.sync_scope(|| inner.poll_frame(cx)));
         let Ok(polled) = std::panic::catch_unwind(polled) else {
@@ -153,8 +156,9 @@ impl http_body::Body for Answer {
                 }
                 frame.trailers_mut().and_then(|trailers| {
                     marks::strip(trailers);
-                    marks::sign(&watch.ctx, trailers);
-                    marks::code(trailers)
+                    let code = marks::code(trailers);
+                    marks::sign(&watch.ctx, trailers, code);
+                    code
                 })
             }
             Some(Err(status)) => Some(status.code()),
@@ -163,7 +167,7 @@ impl http_body::Body for Answer {
         if let Some(code) = code
             && let Some(watch) = this.watch.take()
         {
-            watch.record(code);
+            watch.record(code, now);
         }
         Poll::Ready(frame)
     }
@@ -182,8 +186,8 @@ fn ends(
     let status = watch.ctx.sync_scope(|| status::of(failure));
     let mut trailers = HeaderMap::new();
     let added = status.add_header(&mut trailers);
-    marks::sign(&watch.ctx, &mut trailers);
-    watch.record(status.code());
+    marks::sign(&watch.ctx, &mut trailers, Some(status.code()));
+    watch.record(status.code(), clock::instant());
     Poll::Ready(Some(added.map(|()| Frame::trailers(trailers))))
 }
 

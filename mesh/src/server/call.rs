@@ -21,7 +21,7 @@ use tower::Service;
 use super::{
     answer::Watch,
     limit::{Limiter, Permit, Shed},
-    link::Link,
+    link::{Arrived, Link},
     median::Took,
     methods::{Method, Methods},
 };
@@ -72,6 +72,15 @@ struct Served<'c> {
     ends: Instant,
 }
 
+/// The answer of a handler.
+struct Handled {
+    response: Response<Body>,
+    /// Of an answer that is over with its head.
+    code: Option<Code>,
+    /// When its head was there.
+    done: Instant,
+}
+
 // === impl Calls ===
 
 impl Calls {
@@ -88,8 +97,9 @@ impl Calls {
 
     /// What goes wrong is a failing status.
     async fn call(self, mut request: Request<Body>) -> Result<Response<Body>, Infallible> {
-        let started = clock::instant();
-        let link = request.extensions_mut().remove::<Arc<Link>>();
+        let arrived = request.extensions_mut().remove::<Arrived>();
+        let started = arrived.as_ref().map_or_else(clock::instant, |arrived| arrived.at);
+        let link = arrived.map(|arrived| arrived.over);
         let method = Arc::clone(self.0.methods.at(request.uri().path()));
         let brought = Brought::by(request.headers());
         let timeout = brought.timeout();
@@ -116,7 +126,9 @@ impl Calls {
             }
         };
         Ok(match answer {
-            Ok(response) => watch.response(response, early(ends)),
+            Ok(Handled { response, code, done }) => {
+                watch.response(response, code, (done, early(ends)))
+            }
             Err(failure) => watch.failed(&failure),
         })
     }
@@ -129,7 +141,7 @@ impl Calls {
         call: &Served<'_>,
         started: Instant,
         request: &mut Request<Body>,
-    ) -> Result<Response<Body>, Failure> {
+    ) -> Result<Handled, Failure> {
         let (method, ends) = (call.method, call.ends);
         // Expired work must not take a place from work that has a chance.
         let left = ends.saturating_duration_since(started);
@@ -137,32 +149,34 @@ impl Calls {
             let (left_ms, needs_ms) = (left.as_millis(), needs.as_millis());
             Failure::Budget { method: method.name.clone(), left_ms, needs_ms }
         })?;
-        let place = self.place(call).await?;
+        let place = self.place(call, started).await?;
         let begun = place.as_ref().map_or(started, Permit::begun);
         call.ctx.hold(place);
-        let response = self.handle(call, request).await;
+        let answer = self.handle(call, begun, request).await;
+        let done = clock::instant();
         // What it waited for has a little less time than the call, and says so before our timer.
-        let over = matches!(response, Err(Failure::Deadline));
-        let late = over || response.as_ref().is_ok_and(|it| code(it) == Code::DeadlineExceeded);
+        let over = matches!(answer, Err(Failure::Deadline));
+        let said = answer.as_ref().ok().map(|(_, code)| code.unwrap_or(Code::Ok));
+        let late = over || said == Some(Code::DeadlineExceeded);
         let tells = !method.streaming && call.ctx.only_worked();
-        if tells && (late || response.as_ref().is_ok_and(is_ok)) {
-            let now = clock::instant();
-            let took = now.saturating_duration_since(begun);
+        if tells && (late || said == Some(Code::Ok)) {
+            let took = done.saturating_duration_since(begun);
             let took = if late { Took::Late(took) } else { Took::Done(took) };
-            method.took(now, took, chance);
+            method.took(done, took, chance);
             if over || !late {
-                call.ctx.sample(now);
+                call.ctx.sample(done);
             }
         }
-        response
+        let (response, code) = answer?;
+        Ok(Handled { response, code, done })
     }
 
-    async fn place(&self, call: &Served<'_>) -> Result<Option<Permit>, Failure> {
+    async fn place(&self, call: &Served<'_>, now: Instant) -> Result<Option<Permit>, Failure> {
         let limiter = &self.0.limiter;
         let permit = match call.method {
             method if method.exempt => return Ok(None),
-            method if method.streaming => limiter.stream(),
-            _ => limiter.call(call.ctx.criticality(), call.ends).await,
+            method if method.streaming => limiter.stream(now),
+            _ => limiter.call(call.ctx.criticality(), now, call.ends).await,
         };
         match permit {
             Ok(permit) => Ok(Some(permit)),
@@ -170,11 +184,13 @@ impl Calls {
         }
     }
 
+    /// The head of the answer, and the code that is in it: what comes behind it has its own.
     async fn handle(
         &self,
         call: &Served<'_>,
+        now: Instant,
         request: &mut Request<Body>,
-    ) -> Result<Response<Body>, Failure> {
+    ) -> Result<(Response<Body>, Option<Code>), Failure> {
         let Served { method, ctx, .. } = *call;
         let handled = ctx.scope(async {
             self.0.auth.admit(ctx, request.uri().path(), request.headers()).await?;
@@ -188,7 +204,8 @@ impl Calls {
             let Ok(response) = routed.await;
             Ok((response, place))
         });
-        let handled = deadline::within(call.ends, AssertUnwindSafe(handled).catch_unwind());
+        let handled = AssertUnwindSafe(handled).catch_unwind();
+        let handled = deadline::within_from(now, call.ends, handled);
         let mut handled = std::pin::pin!(handled);
         let handled = match call.link {
             Some(link) if method.streaming => tokio::select! {
@@ -200,15 +217,16 @@ impl Calls {
         };
         let (mut response, place) = match handled {
             Err(deadline::Late) => return Err(Failure::Deadline),
-            Ok(Err(_panic)) => return Err(Failure::Panic(method.name.clone())),
-            Ok(Ok(answer)) => answer?,
+            Ok((Err(_panic), _now)) => return Err(Failure::Panic(method.name.clone())),
+            Ok((Ok(answer), _now)) => answer?,
         };
         // What a child call said of itself is not said of this one.
         marks::strip(response.headers_mut());
         if let Some(place) = place {
             response.extensions_mut().insert(Arc::new(place));
         }
-        if is_ok(&response) {
+        let code = marks::code(response.headers());
+        if code.is_none_or(|code| code == Code::Ok) {
             if ctx.owes_duty() {
                 return Err(Failure::Duty(method.name.clone()));
             }
@@ -216,7 +234,7 @@ impl Calls {
                 failpoint::hit("after_commit_before_answer");
             }
         }
-        Ok(response)
+        Ok((response, code))
     }
 }
 
@@ -306,15 +324,6 @@ impl Service<Request<Incoming>> for Calls {
         // One future and no block around it: that would hold the request twice.
         Box::pin(busy::working(self.clone().call(request.map(Body::new))))
     }
-}
-
-/// Whether an answer did not fail, as far as its head says.
-fn is_ok(response: &Response<Body>) -> bool {
-    code(response) == Code::Ok
-}
-
-fn code(response: &Response<Body>) -> Code {
-    marks::code(response.headers()).unwrap_or(Code::Ok)
 }
 
 fn text(value: Option<&HeaderValue>) -> Option<&str> {

@@ -76,19 +76,19 @@ impl Limiter {
         })
     }
 
-    /// Lets a call in, if need be after a while that leaves most of its time until `ends`.
+    /// Lets a call in, `now` or, if need be, after a while that leaves most of its time until `ends`.
     pub(super) async fn call(
         self: &Arc<Self>,
         who: Criticality,
+        now: Instant,
         ends: Instant,
     ) -> Result<Permit, Shed> {
         // Who comes now does not overtake who waits.
         if self.waiting.load(Ordering::SeqCst) == 0 && self.take(who) {
-            return Ok(self.permit(Place::Call));
+            return Ok(self.permit(Place::Call, now));
         }
         let (permit, granted) = oneshot::channel();
         self.queue(who, permit)?;
-        let now = clock::instant();
         let wait = (ends.saturating_duration_since(now) / WAIT.1).min(WAIT.0);
         match tokio::time::timeout_at(now + wait, granted).await {
             Ok(Ok(permit)) => Ok(permit),
@@ -98,12 +98,12 @@ impl Limiter {
     }
 
     /// Lets a stream in.
-    pub(super) fn stream(self: &Arc<Self>) -> Result<Permit, Shed> {
+    pub(super) fn stream(self: &Arc<Self>, now: Instant) -> Result<Permit, Shed> {
         if self.streams.fetch_add(1, Ordering::SeqCst) >= self.streams_max {
             self.streams.fetch_sub(1, Ordering::SeqCst);
             return Err(Shed::now());
         }
-        Ok(self.permit(Place::Stream))
+        Ok(self.permit(Place::Stream, now))
     }
 
     /// How many calls have a place.
@@ -124,8 +124,8 @@ impl Limiter {
         self.streams.load(Ordering::SeqCst)
     }
 
-    fn permit(self: &Arc<Self>, place: Place) -> Permit {
-        Permit { place: Some(place), limiter: Arc::clone(self), begun: clock::instant() }
+    fn permit(self: &Arc<Self>, place: Place, begun: Instant) -> Permit {
+        Permit { place: Some(place), limiter: Arc::clone(self), begun }
     }
 
     /// Takes a place if there is one for calls as important as this.
@@ -173,7 +173,7 @@ impl Limiter {
                     queues[rank(who)].push_front(waiter);
                     break 'places;
                 }
-                if let Err(mut unwanted) = waiter.send(self.permit(Place::Call)) {
+                if let Err(mut unwanted) = waiter.send(self.permit(Place::Call, clock::instant())) {
                     // Dropping it would ask for the lock that we hold.
                     unwanted.place = None;
                     self.in_flight.fetch_sub(1, Ordering::SeqCst);

@@ -42,6 +42,13 @@ const RAPID_MAX: i64 = 1_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
+/// How a call came, in the extensions of every request between services.
+#[derive(Clone, Debug)]
+pub(super) struct Arrived {
+    pub(super) over: Arc<Link>,
+    pub(super) at: Instant,
+}
+
 /// One connection, as its calls see it.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -191,10 +198,10 @@ impl Link {
         u64::try_from(age).unwrap_or(u64::MAX)
     }
 
-    fn open(self: &Arc<Self>) -> Open {
+    fn open(self: &Arc<Self>, begun: Instant) -> Open {
         self.head.store(0, Ordering::Relaxed);
         self.open.fetch_add(1, Ordering::AcqRel);
-        Open { link: Arc::clone(self), begun: clock::instant(), answered: false }
+        Open { link: Arc::clone(self), begun, answered: false }
     }
 
     fn answered(&self) {
@@ -240,10 +247,11 @@ where
     type Future = Serving<S>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let open = self.link.open();
+        let (over, at) = (Arc::clone(&self.link), clock::instant());
+        let open = over.open(at);
         match self.link.wire {
             Wire::Http => request.extensions_mut().insert(Peer(self.link.peer)).is_some(),
-            Wire::Http2 => request.extensions_mut().insert(Arc::clone(&self.link)).is_some(),
+            Wire::Http2 => request.extensions_mut().insert(Arrived { over, at }).is_some(),
         };
         Serving { inner: self.inner.clone().oneshot(request), open: Some(open) }
     }

@@ -12,7 +12,10 @@ use tokio::{sync::Semaphore, time::Instant};
 use tonic::Code;
 
 use super::median::{Chance, Median, Took};
-use crate::telemetry::{self, Call, names};
+use crate::{
+    ByName,
+    telemetry::{self, Call, names},
+};
 
 /// Less time than this is none.
 const LEAST: Duration = Duration::from_millis(1);
@@ -22,7 +25,7 @@ const CODES: usize = 17;
 /// All methods, by path.
 #[derive(Debug)]
 pub(crate) struct Methods {
-    by_path: HashMap<String, Arc<Method>>,
+    by_path: ByName<Arc<Method>>,
     unknown: Arc<Method>,
 }
 
@@ -64,7 +67,7 @@ impl Methods {
         longest: Duration,
         overrides: &HashMap<&'static str, Override>,
     ) -> Result<Self, DescriptorError> {
-        let mut by_path = HashMap::new();
+        let mut by_path = ByName::default();
         for descriptors in [
             descriptors,
             tonic_health::pb::FILE_DESCRIPTOR_SET,

@@ -11,7 +11,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use http::uri;
 use serde_json::{Value, json};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::set::Set;
@@ -158,9 +158,15 @@ impl Instance {
     }
 
     /// Takes in how a call went.
-    pub(super) fn report(&self, verdict: EndpointVerdict, probe: bool, latency: Duration) {
+    pub(super) fn report(
+        &self,
+        verdict: EndpointVerdict,
+        probe: bool,
+        latency: Duration,
+        now: Instant,
+    ) {
         let Some(set) = self.set.upgrade() else { return };
-        let at = set.at();
+        let at = set.time(now);
         match verdict {
             EndpointVerdict::Success => self.load.observe(latency, at),
             EndpointVerdict::Hard => self.load.fail(latency, at),
@@ -170,9 +176,9 @@ impl Instance {
     }
 
     /// A hard failure that says how long it wants to be left alone.
-    pub(super) fn push_back(&self, probe: bool, pushback: Duration) {
+    pub(super) fn push_back(&self, probe: bool, pushback: Duration, now: Instant) {
         let Some(set) = self.set.upgrade() else { return };
-        let at = set.at();
+        let at = set.time(now);
         self.load.observe(pushback, at);
         self.record(&set, EndpointVerdict::Hard, probe, at);
     }

@@ -118,20 +118,26 @@ impl Pick {
     }
 
     /// Says how the attempt went, and how long the answer took.
-    pub(in crate::client) fn report(&mut self, verdict: EndpointVerdict, latency: Duration) {
-        self.instance.report(verdict, std::mem::take(&mut self.probe), latency);
+    pub(in crate::client) fn report(
+        &mut self,
+        verdict: EndpointVerdict,
+        latency: Duration,
+        now: Instant,
+    ) {
+        self.instance.report(verdict, std::mem::take(&mut self.probe), latency, now);
     }
 
     /// The same for a hard failure that says how long it wants to be left alone.
-    pub(in crate::client) fn push_back(&mut self, pushback: Duration) {
-        self.instance.push_back(std::mem::take(&mut self.probe), pushback);
+    pub(in crate::client) fn push_back(&mut self, pushback: Duration, now: Instant) {
+        self.instance.push_back(std::mem::take(&mut self.probe), pushback, now);
     }
 
     /// A stream that began at `since` had its first message: a probe is over with that.
     pub(in crate::client) fn heard(&mut self, since: Instant) {
         if self.probe {
-            let latency = clock::instant().saturating_duration_since(since);
-            self.report(EndpointVerdict::Success, latency);
+            let now = clock::instant();
+            let latency = now.saturating_duration_since(since);
+            self.report(EndpointVerdict::Success, latency, now);
         }
     }
 
@@ -173,9 +179,14 @@ impl Tried {
 
     /// The instance that the latest attempt went to, for a report after its future was dropped:
     /// an attempt that took too long. Where [`Pick`] lives, report there.
-    pub(in crate::client) fn report(&mut self, verdict: EndpointVerdict, latency: Duration) {
+    pub(in crate::client) fn report(
+        &mut self,
+        verdict: EndpointVerdict,
+        latency: Duration,
+        now: Instant,
+    ) {
         if let Some((instance, probe)) = self.last.take() {
-            instance.report(verdict, probe, latency);
+            instance.report(verdict, probe, latency, now);
         }
     }
 

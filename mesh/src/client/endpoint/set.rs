@@ -76,7 +76,7 @@ impl Set {
         self.time(clock::instant())
     }
 
-    fn time(&self, now: Instant) -> Duration {
+    pub(super) fn time(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.began)
     }
 
@@ -130,20 +130,27 @@ impl Set {
         }
     }
 
-    /// The instance for a call that began `now`; waits a while for one that can be reached.
-    pub(super) async fn pick(&self, tried: &Tried, back: &Tried, now: Instant) -> Option<Pick> {
+    /// The instance for a call, `now` or as soon as one can be reached, and when that was; `None` if
+    /// that `fails`.
+    pub(super) async fn pick(
+        &self,
+        tried: &Tried,
+        back: &Tried,
+        now: Instant,
+        fails: Instant,
+    ) -> Option<(Pick, Instant)> {
         if let Some(pick) = self.choose(tried, back, self.time(now)) {
-            return Some(pick);
+            return Some((pick, now));
         }
         loop {
             let connected = self.connected.notified();
             tokio::pin!(connected);
             // Listening before looking again: a connection that opens in between is not missed.
             connected.as_mut().enable();
-            if let Some(pick) = self.choose(tried, back, self.at()) {
-                return Some(pick);
+            let found = clock::instant();
+            if let Some(pick) = self.choose(tried, back, self.time(found)) {
+                return Some((pick, found));
             }
-            let fails = now + self.settings.failfast;
             if tokio::time::timeout_at(fails, connected).await.is_err() {
                 telemetry::metrics().no_endpoints.inc();
                 return None;

@@ -200,11 +200,11 @@ async fn call(endpoints: &Endpoints, tried: &mut Tried) -> Result<(String, Durat
         Ok((response, mut pick)) => {
             let well = response.headers()["grpc-status"] == "0";
             let verdict = if well { EndpointVerdict::Success } else { EndpointVerdict::Hard };
-            pick.report(verdict, began.elapsed());
+            pick.report(verdict, began.elapsed(), clock::instant());
             Ok((pick.id().to_owned(), began.elapsed()))
         }
         Err(SendError::Broken { mut pick, error }) => {
-            pick.report(EndpointVerdict::Hard, began.elapsed());
+            pick.report(EndpointVerdict::Hard, began.elapsed(), clock::instant());
             Err(SendError::Broken { pick, error })
         }
         Err(error) => Err(error),
@@ -568,7 +568,7 @@ async fn what_was_dropped_gives_its_place_back_and_can_be_judged_late() {
     assert_eq!(endpoints.view()[0]["pending"], 0);
     let usual = endpoints.view()[0]["ewma_ms"].as_f64().unwrap();
     assert_eq!(tried.address().unwrap().host, "a");
-    tried.report(EndpointVerdict::Hard, 100 * MS);
+    tried.report(EndpointVerdict::Hard, 100 * MS, clock::instant());
     assert!(endpoints.view()[0]["ewma_ms"].as_f64().unwrap() > 10.0 * usual);
     // An attempt that found nobody says nothing of whoever had the one before.
     host.gate.as_ref().unwrap().add_permits(10);

@@ -21,7 +21,7 @@ fn limiter(limit: u32) -> Arc<Limiter> {
 /// Lets calls in until one would have to wait.
 fn fill(limiter: &Arc<Limiter>, who: Criticality) -> Vec<Permit> {
     let ends = clock::instant() + SECOND;
-    std::iter::from_fn(|| limiter.call(who, ends).now_or_never()?.ok()).collect()
+    std::iter::from_fn(|| limiter.call(who, clock::instant(), ends).now_or_never()?.ok()).collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -38,8 +38,8 @@ async fn who_waits_is_let_in_when_a_place_is_free_the_most_important_first() {
     let limiter = limiter(20);
     let mut all = fill(&limiter, Criticality::Critical);
     let ends = clock::instant() + 10 * SECOND;
-    let mut sheddable = Box::pin(limiter.call(Criticality::Sheddable, ends));
-    let mut critical = Box::pin(limiter.call(Criticality::Critical, ends));
+    let mut sheddable = Box::pin(limiter.call(Criticality::Sheddable, clock::instant(), ends));
+    let mut critical = Box::pin(limiter.call(Criticality::Critical, clock::instant(), ends));
     assert!(sheddable.as_mut().now_or_never().is_none());
     assert!(critical.as_mut().now_or_never().is_none());
     all.pop();
@@ -58,7 +58,10 @@ async fn nobody_waits_longer_than_a_quarter_of_the_time_they_have_or_1_s() {
         [(SECOND / 10, SECOND / 40), (2 * SECOND, SECOND / 2), (60 * SECOND, SECOND)]
     {
         let begun = clock::instant();
-        let shed = limiter.call(Criticality::Normal, begun + left).await.expect_err("it is full");
+        let shed = limiter
+            .call(Criticality::Normal, clock::instant(), begun + left)
+            .await
+            .expect_err("it is full");
         assert!(begun.elapsed() >= waits && begun.elapsed() < waits + 5 * SECOND / 1_000);
         assert!(shed.pushback >= SECOND / 20, "{shed:?}");
     }
@@ -69,14 +72,15 @@ async fn more_do_not_wait_than_is_worth_it_and_the_least_important_make_room() {
     let limiter = limiter(20);
     let _all = fill(&limiter, Criticality::Critical);
     let ends = clock::instant() + 10 * SECOND;
-    let mut waiting: Vec<_> =
-        (0..80).map(|_| Box::pin(limiter.call(Criticality::Sheddable, ends))).collect();
+    let mut waiting: Vec<_> = (0..80)
+        .map(|_| Box::pin(limiter.call(Criticality::Sheddable, clock::instant(), ends)))
+        .collect();
     for call in &mut waiting {
         assert!(call.as_mut().now_or_never().is_none());
     }
-    let one_more = limiter.call(Criticality::Sheddable, ends).now_or_never();
+    let one_more = limiter.call(Criticality::Sheddable, clock::instant(), ends).now_or_never();
     assert!(one_more.is_some_and(|it| it.is_err()), "80 wait already");
-    let mut critical = Box::pin(limiter.call(Criticality::Critical, ends));
+    let mut critical = Box::pin(limiter.call(Criticality::Critical, clock::instant(), ends));
     assert!(critical.as_mut().now_or_never().is_none(), "it waits");
     let last = waiting.last_mut().expect("80").as_mut().now_or_never();
     assert!(last.is_some_and(|it| it.is_err()), "the newest was sent away");
@@ -88,7 +92,7 @@ async fn who_stops_waiting_leaves_no_place_taken() {
     let mut all = fill(&limiter, Criticality::Critical);
     let ends = clock::instant() + 10 * SECOND;
     for _ in 0..50 {
-        let mut call = Box::pin(limiter.call(Criticality::Critical, ends));
+        let mut call = Box::pin(limiter.call(Criticality::Critical, clock::instant(), ends));
         assert!(call.as_mut().now_or_never().is_none());
         // The permit is on its way when its receiver goes.
         all.pop();
@@ -104,11 +108,12 @@ async fn who_stops_waiting_leaves_no_place_taken() {
 #[tokio::test(start_paused = true)]
 async fn streams_have_a_limit_of_their_own() {
     let limiter = limiter(20);
-    let streams: Vec<_> = (0..3).map(|_| limiter.stream().expect("a place")).collect();
-    assert!(limiter.stream().is_err());
+    let streams: Vec<_> =
+        (0..3).map(|_| limiter.stream(clock::instant()).expect("a place")).collect();
+    assert!(limiter.stream(clock::instant()).is_err());
     assert_eq!(fill(&limiter, Criticality::Critical).len(), 20);
     drop(streams);
-    assert!(limiter.stream().is_ok());
+    assert!(limiter.stream(clock::instant()).is_ok());
 }
 
 #[expect(clippy::disallowed_methods, reason = "callers are tasks of the test")]
@@ -123,7 +128,9 @@ async fn under_contention_the_limit_holds_and_every_place_comes_back() {
                 for turn in 0..200 {
                     let who = [Criticality::Sheddable, Criticality::Normal, Criticality::Critical]
                         [(n + turn) % 3];
-                    let Ok(permit) = limiter.call(who, clock::instant() + SECOND).await else {
+                    let Ok(permit) =
+                        limiter.call(who, clock::instant(), clock::instant() + SECOND).await
+                    else {
                         continue;
                     };
                     most.fetch_max(limiter.in_flight.load(Ordering::SeqCst), Ordering::SeqCst);
@@ -245,7 +252,7 @@ proptest! {
             if comes || real.is_empty() {
                 let who = [Criticality::Sheddable, Criticality::Normal, Criticality::Critical][who];
                 naive.come(who);
-                real.push(Real::Waiting(Box::pin(limiter.call(who, ends))));
+                real.push(Real::Waiting(Box::pin(limiter.call(who, clock::instant(), ends))));
             } else {
                 let call = which.index(real.len());
                 naive.go(call);
