@@ -35,6 +35,7 @@ mod methods;
 mod policy;
 mod dependency;
 mod call;
+mod say;
 mod kept;
 mod outgoing;
 mod bulkhead;
