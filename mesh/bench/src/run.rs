@@ -203,7 +203,7 @@ mod tests {
             ) -> anyhow::Result<crate::transport::Serving> {
                 anyhow::bail!("nobody serves")
             }
-            async fn connect(_: &[u16]) -> anyhow::Result<Self::Caller> {
+            async fn connect(_: &[u16], _: &crate::echo::Seen) -> anyhow::Result<Self::Caller> {
                 anyhow::bail!("nobody calls")
             }
         }
