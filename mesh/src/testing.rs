@@ -21,6 +21,7 @@ mod collector;
 mod consul;
 mod database;
 mod spans;
+pub mod layers;
 
 pub use authority::*;
 pub use collector::*;

@@ -3,7 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::ensure;
-use mesh::{client, telemetry, testing::SpanCounts};
+use mesh::{
+    client,
+    telemetry::names,
+    testing::{SpanCounts, layers::counted},
+};
 use serde_json::Value;
 
 use crate::{
@@ -76,15 +80,14 @@ impl Counted {
     /// As it stands.
     #[must_use]
     pub fn now(stack: &Variant) -> Self {
-        let text = telemetry::metrics().encode();
         let view = client::view();
         let callee = if stack.name == Sampled::NAME { Sampled::CALLEE } else { Stack::CALLEE };
         let callees = || view.as_array().into_iter().flatten().filter(|it| it["name"] == callee);
         let methods = || callees().filter_map(|it| it["methods"].as_array()).flatten();
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Self {
-            made: count(&text, telemetry::names::CLIENT_CALLS),
-            served: count(&text, telemetry::names::SERVER_CALLS),
+            made: counted(names::CLIENT_CALLS, ECHO),
+            served: counted(names::SERVER_CALLS, ECHO),
             judged: methods()
                 .filter(|it| it["name"] == ECHO)
                 .map(|it| number(&it["calls_10s"]))
@@ -117,29 +120,4 @@ impl Counted {
 
 fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_default()
-}
-
-/// How many calls of the echo a histogram has taken in.
-fn count(text: &str, histogram: &str) -> u64 {
-    let name = format!("{histogram}_count{{");
-    text.lines()
-        .filter(|line| line.starts_with(&name))
-        .filter(|line| line.contains(ECHO) && line.contains("\"OK\""))
-        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok())
-        .sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn calls_are_read_from_the_histogram_of_their_method() {
-        let text = format!(
-            "# TYPE a histogram\na_count{{rpc_method=\"{ECHO}\",code=\"OK\"}} 7\n\
-             a_count{{rpc_method=\"{ECHO}\",code=\"CANCELLED\"}} 1\n\
-             a_bucket{{rpc_method=\"{ECHO}\",code=\"OK\",le=\"1\"}} 9\na_count{{rpc_method=\"b\",code=\"OK\"}} 2\n"
-        );
-        assert_eq!(count(&text, "a"), 7);
-    }
 }

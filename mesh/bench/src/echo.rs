@@ -43,6 +43,9 @@ pub const HOLD: &str = "/mesh.bench.v1.EchoService/Hold";
 /// The method that is measured, as metrics call it.
 pub const ECHO: &str = "mesh.bench.v1.EchoService/Echo";
 
+/// The path of the same.
+pub const ECHO_PATH: &str = "/mesh.bench.v1.EchoService/Echo";
+
 /// What every call sends: a name and a payload, a hundred bytes on the wire.
 #[must_use]
 pub fn ping() -> Ping {
