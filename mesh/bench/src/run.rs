@@ -177,10 +177,12 @@ impl Report {
                  {} calls of 100 bytes a turn, unary, plaintext, one connection, release build, {} cores; CPU of client and \
                  server in one process, by the clock that getrusage gives in microseconds; bare: connections and accept \
                  loop of mesh; stack: both ends as App builds them, rpc without a token, counters of deadline, breaker, \
-                 budget, traces and metrics checked; stack_out, stack_in: one end as in stack, the other bare; sampled: the stack with three spans a call \
-                 recorded, queued, counted and dropped, without what their export costs; layer_ns_*: a run of one layer (out: of a \
-                 caller, in: of a server) of 20000 in a row on one thread, less an empty one, its data in the cache: all of them are less \
-                 than a call over one without them, and pick and part of deadline are in bare, too; {}: its Channel and Server; hyper: an echo without gRPC; \
+                 budget, traces, spans and metrics checked; stack_out, stack_in: one end as in stack, the other bare; \
+                 sampled: the stack with the three spans of each call recorded, queued and counted, not exported; \
+                 {}: its Channel and Server; hyper: an echo without gRPC; layer_ns_out_*, layer_ns_in_*: one layer of a \
+                 caller, of a server, 20,000 runs in a row on one thread less as many empty ones, with its data in the \
+                 cache, so no share of a whole call; pick and the header of deadline are in bare, too; \
+                 token, verified before, is in no sum; \
                  pinned: client and server on a core each, 64 calls at once; faults: one of three instances answers after \
                  100 ms and one port is closed, open loop; idle: resident memory of the server alone",
                 plan.rounds, plan.calls, machine::cores(), R::NAME,

@@ -321,3 +321,18 @@ impl Wake for Woken {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_timer_that_a_task_was_not_given_is_no_run() {
+        let mut layer = deadlines();
+        layer.run(1_000);
+        assert!(layer.done() < 1_000, "{} timers in one task", layer.done());
+        let before = layer.done();
+        tokio::task::unconstrained(async { layer.run(1_000) }).await;
+        assert_eq!(layer.done() - before, 1_000);
+    }
+}

@@ -3,8 +3,8 @@
 //! Each runs what a call runs there, the same functions on state of the same kind, and nothing
 //! around it. What is between them is in none: futures that are moved, references that are
 //! counted, the request that is kept to be repeated, the box of a body, the routes of tonic. Nor is
-//! what a cache has forgotten by the time of the next call. So all of them together are less than
-//! what a whole call costs over one without them.
+//! what a cache has forgotten by the time of the next call. So they are no shares of what a whole
+//! call costs over one without them.
 
 use std::{fmt, hint::black_box};
 
@@ -18,6 +18,10 @@ use crate::{
     server,
     telemetry::{self, Spans},
 };
+
+mod token;
+
+pub use token::token;
 
 /// Where a call stands of which its caller says that it is not sampled.
 pub(crate) const UNSAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
