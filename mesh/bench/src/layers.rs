@@ -38,6 +38,9 @@ const INSTANCES: usize = 3;
 /// wakes nobody, as in a process that is at work.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// How long the runtime looks for what is due before each round.
+const PARKED: Duration = Duration::from_millis(1);
+
 /// How long it may take to reach all of them.
 const CONNECTS: Duration = Duration::from_secs(60);
 
@@ -71,7 +74,7 @@ pub fn measure(plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
     let mut costs = [Vec::new(), Vec::new()];
     for round in 0..rounds {
         progress(&format!("layers: round {} of {rounds}", round + 1));
-        for (costs, of_round) in costs.iter_mut().zip(layers.round(round)) {
+        for (costs, of_round) in costs.iter_mut().zip(layers.round(round, RUNS)) {
             costs.push(of_round);
         }
     }
@@ -135,16 +138,16 @@ impl Layers {
     }
 
     /// What a run of each costs at each end, in nanoseconds, over one that does nothing.
-    fn round(&mut self, round: usize) -> [Vec<f64>; 2] {
-        // Looks for what is due, and sees until when nothing is.
-        self.runtime.block_on(tokio::time::sleep(Duration::from_millis(1)));
+    fn round(&mut self, round: usize, runs: (u32, u32)) -> [Vec<f64>; 2] {
+        // So the runtime has seen until when nothing is due.
+        self.runtime.block_on(async { tokio::time::sleep(PARKED).await });
         let _entered = self.runtime.enter();
-        let nothing = cost(&mut Layer::none());
+        let nothing = cost(&mut Layer::none(), runs);
         self.ends.each_mut().map(|End { layers, .. }| {
             let mut costs = vec![f64::NAN; layers.len()];
             for index in turn(layers.len(), round) {
                 if let (Some(layer), Some(its)) = (layers.get_mut(index), costs.get_mut(index)) {
-                    *its = cost(layer) - nothing;
+                    *its = cost(layer, runs) - nothing;
                 }
             }
             costs
@@ -161,12 +164,12 @@ impl End {
 }
 
 /// What a run costs, in nanoseconds of CPU: nothing else is at work in this process meanwhile.
-fn cost(layer: &mut Layer) -> f64 {
-    layer.run(RUNS.1);
+fn cost(layer: &mut Layer, (runs, warm): (u32, u32)) -> f64 {
+    layer.run(warm);
     let before = machine::cpu();
-    layer.run(RUNS.0);
+    layer.run(runs);
     let spent = machine::cpu().saturating_sub(before);
-    spent.as_secs_f64() * 1e9 / f64::from(RUNS.0)
+    spent.as_secs_f64() * 1e9 / f64::from(runs)
 }
 
 /// A channel to instances of which each can be reached.
@@ -229,6 +232,9 @@ mod tests {
             "clock method head context trace median limiter deadline marks metrics token",
         );
         assert_eq!(names, [out, inside]);
+        for costs in layers.round(1, (10, 1)) {
+            assert!(costs.iter().all(|cost| cost.is_finite()), "{costs:?}");
+        }
         assert_eq!(layers.ends[1].every, layers.ends[1].layers.len() - 1, "few bring a token");
     }
 }

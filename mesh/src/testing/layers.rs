@@ -38,8 +38,8 @@ pub struct Layer {
 /// What a call meets going out over `channel`, to `package.Service/Method`. Its state is its own;
 /// the instances are those of the channel, which has to be connected.
 ///
-/// To be run on a thread that has entered a runtime and is in no task of it: a task may not set as
-/// many timers as it likes.
+/// To be run on a thread that has entered a runtime and is in no task of it: what a task may do in
+/// one go is limited, and then it is given no timer.
 ///
 /// # Errors
 /// No instance can be reached, or the method may not be repeated: then less is done for it.
