@@ -240,6 +240,12 @@ impl App {
         self.spans.clone()
     }
 
+    /// Its spans go to whom a test says.
+    #[cfg(feature = "testing")]
+    pub(crate) fn record_to(self, spans: Spans) -> Self {
+        Self { spans, ..self }
+    }
+
     /// What verifies tokens and knows the rules of the contract.
     ///
     /// # Errors

@@ -61,6 +61,8 @@ mod view;
 pub mod http;
 #[cfg(feature = "testing")]
 mod bare;
+#[cfg(feature = "testing")]
+pub(crate) mod layers;
 
 #[cfg(feature = "testing")]
 pub use bare::Bare;

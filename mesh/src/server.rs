@@ -22,6 +22,8 @@ mod health;
 pub(crate) use accept::{Accept, Listener, Wire};
 pub(crate) use admin::{Check, Readiness, admin, failpoints};
 pub(crate) use call::Calls;
+#[cfg(feature = "testing")]
+pub(crate) use call::layers;
 pub(crate) use health::health;
 pub(crate) use limit::{Limiter, Permit};
 pub use link::Peer;

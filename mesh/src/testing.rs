@@ -20,11 +20,14 @@ mod authority;
 mod collector;
 mod consul;
 mod database;
+mod spans;
+pub mod layers;
 
 pub use authority::*;
 pub use collector::*;
 pub use consul::*;
 pub use database::*;
+pub use spans::*;
 
 /// How long a call in a test may take.
 const PATIENCE: Duration = Duration::from_secs(5);

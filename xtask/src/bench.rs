@@ -29,8 +29,9 @@ xflags::xflags! {
     ///   events     events per second that three consumers take in, each with an effect in a database of its
     ///              own; the floor is a bare program that writes the same rows
     ///
-    ///   mesh       what a call costs: CPU and allocations of our connections alone and of the whole stack, beside
-    ///              tonic's Channel and Server and a bare echo of hyper; calls a second between two pinned processes;
+    ///   mesh       what a call costs: CPU and allocations of our connections alone, of the whole stack and of
+    ///              the stack with every span recorded, beside tonic's Channel and Server and a bare echo of
+    ///              hyper; what each layer of the stack costs by itself; calls a second between two pinned processes;
     ///              latency and failures with one slow and one dead instance of three, beside tonic's balancing
     ///              channel; memory of 9,900 idle connections and 1,000 streams. It needs no mesh: the program
     ///              meshbench is both ends of all calls

@@ -12,7 +12,7 @@ use crate::{
     load::Variant,
     machine,
     run::{Plan, Report, progress, turn},
-    transport::{Bare, Stack, StackIn, StackOut, Transport},
+    transport::{Bare, Sampled, Stack, StackIn, StackOut, Transport},
 };
 
 /// How a process runs its tasks: on one thread, or on so many.
@@ -20,6 +20,9 @@ const FLAVOURS: &[(&str, Option<usize>)] = &[("one_thread", None), ("two_threads
 
 /// Calls at once.
 const AT_ONCE: &[usize] = &[16, 64];
+
+/// How many calls are looked at one by one.
+const LOOKED_AT: u32 = 1_000;
 
 /// Allocations are counted over so many calls; they hardly differ.
 const COUNTED: u32 = 5_000;
@@ -51,11 +54,13 @@ pub fn cpu<R: Transport>(plan: &Plan, report: &mut Report) -> anyhow::Result<()>
             }
             let bare = of(Bare::NAME)?;
             for name in [Stack::NAME, StackOut::NAME, StackIn::NAME] {
-                let over = of(name)?.iter().zip(bare).map(|(this, bare)| this - bare);
-                let over = Spread::of(&over.collect::<Vec<_>>());
+                let over = over(of(name)?, bare);
                 report
                     .figure(&format!("cpu_us_{name}_over_bare_{flavour}_{at_once}"), over.value());
             }
+            let over = over(of(Sampled::NAME)?, of(Stack::NAME)?);
+            let name = format!("cpu_us_{}_over_stack_{flavour}_{at_once}", Sampled::NAME);
+            report.figure(&name, over.value());
         }
         // Servers end with the runtime.
         drop(variants);
@@ -97,9 +102,12 @@ async fn rounds<R: Transport>(
     flavour: &str,
 ) -> anyhow::Result<(Vec<Variant>, Vec<Costs>)> {
     let variants = all::<R>().await?;
-    let stack = variants.iter().find(|it| it.name == Stack::NAME).context("no stack")?;
-    counters::look(stack).await?;
-    let before = Counted::now(stack);
+    let named = |name| variants.iter().find(|it| it.name == name).context("no such variant");
+    let (stack, sampled) = (named(Stack::NAME)?, named(Sampled::NAME)?);
+    for looked_at in [stack, sampled] {
+        counters::look(looked_at, LOOKED_AT).await?;
+    }
+    let before = [stack, sampled].map(Counted::now);
     let mut costs = vec![vec![Vec::new(); variants.len()]; AT_ONCE.len()];
     for round in 0..plan.rounds {
         progress(&format!("CPU a call, {flavour}: round {} of {}", round + 1, plan.rounds));
@@ -117,16 +125,27 @@ async fn rounds<R: Transport>(
             }
         }
     }
-    // Each end is at work in two of those that take turns: in the whole stack, and alone.
-    let turns = u64::try_from(2 * plan.rounds * AT_ONCE.len())?;
+    let turns = u64::try_from(plan.rounds * AT_ONCE.len())?;
     let calls = u64::from(plan.calls + plan.warm()) * turns;
-    let moved = Counted::now(stack).since(before);
-    let (made, served) = (moved.made, moved.served);
+    let moved = [(stack, before[0]), (sampled, before[1])]
+        .map(|(variant, before)| Counted::now(variant).since(before));
+    // Each end is at work in three of those that take turns: in the whole stack, recorded, alone.
+    let (of_all, made, served) = (3 * calls, moved[0].made, moved[0].served);
     ensure!(
-        made == calls && served == calls,
-        "of {calls} calls {made} were counted as made, {served} as served"
+        made == of_all && served == of_all,
+        "of {of_all} calls {made} were counted as made, {served} as served"
     );
+    for (variant, moved) in [stack, sampled].into_iter().zip(moved) {
+        let (expected, spans) = (counters::spans_of(variant, calls), moved.spans);
+        ensure!(spans == expected, "{calls} calls of {} left {spans:?}", variant.name);
+    }
     Ok((variants, costs))
+}
+
+/// What one of two cost over the other, round by round.
+fn over(these: &[f64], those: &[f64]) -> Spread {
+    let over = these.iter().zip(those).map(|(this, that)| this - that);
+    Spread::of(&over.collect::<Vec<_>>())
 }
 
 /// Each of those that are compared.
@@ -135,6 +154,7 @@ async fn all<R: Transport>() -> anyhow::Result<Vec<Variant>> {
         Variant::start::<R>().await?,
         Variant::start::<Bare>().await?,
         Variant::start::<Stack>().await?,
+        Variant::start::<Sampled>().await?,
         Variant::start::<StackOut>().await?,
         Variant::start::<StackIn>().await?,
         Variant::start::<Floor>().await?,

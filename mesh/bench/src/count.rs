@@ -9,7 +9,7 @@ use crate::{
     floor::Floor,
     load::Variant,
     machine,
-    transport::{Bare, Stack, StackIn, StackOut, Transport},
+    transport::{Bare, Sampled, Stack, StackIn, StackOut, Transport},
 };
 
 /// Makes the calls of one variant, on one thread, client and server in this process. Allocations
@@ -19,7 +19,9 @@ use crate::{
 #[command(name = "meshcount", version, about)]
 pub struct Cli {
     /// What makes and serves the calls.
-    #[arg(value_parser = [Stack::NAME, StackOut::NAME, StackIn::NAME, Bare::NAME, Floor::NAME])]
+    #[arg(value_parser = [
+        Stack::NAME, StackOut::NAME, StackIn::NAME, Sampled::NAME, Bare::NAME, Floor::NAME
+    ])]
     variant: String,
     /// Calls that count.
     #[arg(long, default_value_t = 1_000)]
@@ -40,6 +42,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<Value> {
             Stack::NAME => Variant::start::<Stack>().await,
             StackOut::NAME => Variant::start::<StackOut>().await,
             StackIn::NAME => Variant::start::<StackIn>().await,
+            Sampled::NAME => Variant::start::<Sampled>().await,
             Bare::NAME => Variant::start::<Bare>().await,
             _ => Variant::start::<Floor>().await,
         }

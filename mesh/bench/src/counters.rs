@@ -3,13 +3,18 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::ensure;
-use mesh::{client, telemetry};
+use mesh::{
+    client,
+    telemetry::names,
+    testing::{SpanCounts, layers::counted},
+};
 use serde_json::Value;
 
-use crate::{echo::ECHO, load::Variant};
-
-/// How many calls are looked at one by one.
-const LOOKED_AT: u32 = 1_000;
+use crate::{
+    echo::ECHO,
+    load::Variant,
+    transport::{Sampled, Stack, Transport as _},
+};
 
 /// What a call to the stack has passed, as far as is counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,22 +31,24 @@ pub struct Counted {
     deadlines: u64,
     /// Calls that came with a trace.
     traces: u64,
+    /// Spans that were recorded.
+    pub spans: SpanCounts,
 }
 
-/// Calls the stack, and sees whether each of its parts has noticed.
+/// Calls the stack so many times, and sees whether each of its parts has noticed.
 ///
 /// Only of a variant that was just started: windows forget after ten seconds.
 ///
 /// # Errors
 /// One has not: then no figure of the stack counts.
-pub async fn look(stack: &Variant) -> anyhow::Result<()> {
+pub async fn look(stack: &Variant, calls: u32) -> anyhow::Result<()> {
     let seen = &stack.echo.seen;
     let before = Counted::now(stack);
     seen.looking.store(true, Ordering::Relaxed);
-    stack.calls(16, LOOKED_AT).await?;
+    stack.calls(16, calls).await?;
     seen.looking.store(false, Ordering::Relaxed);
     let moved = Counted::now(stack).since(before);
-    let calls = u64::from(LOOKED_AT);
+    let calls = u64::from(calls);
     let all = Counted {
         made: calls,
         served: calls,
@@ -50,9 +57,21 @@ pub async fn look(stack: &Variant) -> anyhow::Result<()> {
         paid: calls / 10,
         deadlines: calls,
         traces: calls,
+        spans: spans_of(stack, calls),
     };
     ensure!(moved == all, "a part of the stack was not at work: {moved:?} of {all:?}");
     Ok(())
+}
+
+/// What so many calls leave of spans: a call, its one attempt and what it is to its server where
+/// they are recorded, and nothing where they are not.
+#[must_use]
+pub fn spans_of(stack: &Variant, calls: u64) -> SpanCounts {
+    if stack.name == Sampled::NAME {
+        SpanCounts { calls, attempts: calls, served: calls }
+    } else {
+        SpanCounts::default()
+    }
 }
 
 // === impl Counted ===
@@ -61,14 +80,14 @@ impl Counted {
     /// As it stands.
     #[must_use]
     pub fn now(stack: &Variant) -> Self {
-        let text = telemetry::metrics().encode();
         let view = client::view();
-        let callees = || view.as_array().into_iter().flatten().filter(|it| it["name"] == "echo");
+        let callee = if stack.name == Sampled::NAME { Sampled::CALLEE } else { Stack::CALLEE };
+        let callees = || view.as_array().into_iter().flatten().filter(|it| it["name"] == callee);
         let methods = || callees().filter_map(|it| it["methods"].as_array()).flatten();
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Self {
-            made: count(&text, telemetry::names::CLIENT_CALLS),
-            served: count(&text, telemetry::names::SERVER_CALLS),
+            made: counted(names::CLIENT_CALLS, ECHO),
+            served: counted(names::SERVER_CALLS, ECHO),
             judged: methods()
                 .filter(|it| it["name"] == ECHO)
                 .map(|it| number(&it["calls_10s"]))
@@ -76,6 +95,7 @@ impl Counted {
             paid: callees().map(|it| number(&it["retry_budget"])).sum(),
             deadlines: read(&stack.echo.seen.deadlines),
             traces: read(&stack.echo.seen.traces),
+            spans: stack.echo.seen.spans(),
         }
     }
 
@@ -89,35 +109,15 @@ impl Counted {
             paid: self.paid.saturating_sub(before.paid),
             deadlines: self.deadlines - before.deadlines,
             traces: self.traces - before.traces,
+            spans: SpanCounts {
+                calls: self.spans.calls - before.spans.calls,
+                attempts: self.spans.attempts - before.spans.attempts,
+                served: self.spans.served - before.spans.served,
+            },
         }
     }
 }
 
 fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_default()
-}
-
-/// How many calls of the echo a histogram has taken in.
-fn count(text: &str, histogram: &str) -> u64 {
-    let name = format!("{histogram}_count{{");
-    text.lines()
-        .filter(|line| line.starts_with(&name))
-        .filter(|line| line.contains(ECHO) && line.contains("\"OK\""))
-        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok())
-        .sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn calls_are_read_from_the_histogram_of_their_method() {
-        let text = format!(
-            "# TYPE a histogram\na_count{{rpc_method=\"{ECHO}\",code=\"OK\"}} 7\n\
-             a_count{{rpc_method=\"{ECHO}\",code=\"CANCELLED\"}} 1\n\
-             a_bucket{{rpc_method=\"{ECHO}\",code=\"OK\",le=\"1\"}} 9\na_count{{rpc_method=\"b\",code=\"OK\"}} 2\n"
-        );
-        assert_eq!(count(&text, "a"), 7);
-    }
 }

@@ -3,13 +3,14 @@
 use std::{
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
+use mesh::testing::{SpanCounter, SpanCounts};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
@@ -33,6 +34,7 @@ pub struct Seen {
     pub deadlines: AtomicU64,
     /// Calls with a trace.
     pub traces: AtomicU64,
+    spans: OnceLock<SpanCounter>,
 }
 
 /// The path of the rpc that stays open.
@@ -40,6 +42,9 @@ pub const HOLD: &str = "/mesh.bench.v1.EchoService/Hold";
 
 /// The method that is measured, as metrics call it.
 pub const ECHO: &str = "mesh.bench.v1.EchoService/Echo";
+
+/// The path of the same.
+pub const ECHO_PATH: &str = "/mesh.bench.v1.EchoService/Echo";
 
 /// What every call sends: a name and a payload, a hundred bytes on the wire.
 #[must_use]
@@ -73,6 +78,17 @@ impl EchoService for Echoer {
 // === impl Seen ===
 
 impl Seen {
+    /// Counts spans from here on: both ends of a call are to record theirs to this counter.
+    pub fn record(&self) -> &SpanCounter {
+        self.spans.get_or_init(SpanCounter::start)
+    }
+
+    /// The spans that have ended; none where nobody records any.
+    #[must_use]
+    pub fn spans(&self) -> SpanCounts {
+        self.spans.get().map(SpanCounter::counts).unwrap_or_default()
+    }
+
     fn look<T>(&self, request: &Request<T>) {
         let left = mesh::Ctx::current().map(|ctx| ctx.time_left());
         if left.is_some_and(|left| !left.is_zero())

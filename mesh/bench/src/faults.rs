@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     cost::runtime,
-    echo::Echoer,
+    echo::{Echoer, Seen},
     figures::{Spread, percentile},
     load::{Paced, paced},
     run::{Report, progress},
@@ -76,7 +76,7 @@ impl<T: Transport> Three<T> {
         let dead_port = bind()?.1;
         let good = T::serve(good, Echoer::default()).await?;
         let slow = T::serve(slow, Echoer { delay: SLOW, ..Echoer::default() }).await?;
-        let caller = T::connect(&[good_port, slow_port, dead_port]).await?;
+        let caller = T::connect(&[good_port, slow_port, dead_port], &Seen::default()).await?;
         Ok(Self { caller, _good: good, _slow: slow })
     }
 }

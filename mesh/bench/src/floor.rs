@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tonic::Status;
 
 use crate::{
-    echo::Echoer,
+    echo::{Echoer, Seen},
     transport::{Call, Serving, Transport},
 };
 
@@ -58,7 +58,7 @@ impl Transport for Floor {
         }))
     }
 
-    async fn connect(ports: &[u16]) -> anyhow::Result<Caller> {
+    async fn connect(ports: &[u16], _: &Seen) -> anyhow::Result<Caller> {
         let port = *ports.first().context("no port")?;
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
         stream.set_nodelay(true)?;

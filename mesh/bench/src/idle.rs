@@ -12,7 +12,7 @@ use tokio::{net::TcpStream, task::JoinSet};
 use crate::{
     api::echo_service_client::EchoServiceClient,
     cost::runtime,
-    echo::ping,
+    echo::{Seen, ping},
     figures::rounded,
     floor::Floor,
     pinned::Elsewhere,
@@ -96,7 +96,7 @@ async fn open(port: u16, count: u32) -> anyhow::Result<Held> {
 async fn streams(server: &Elsewhere) -> anyhow::Result<f64> {
     let mut clients = Vec::new();
     for _ in 0..STREAMS.1 {
-        let mut client = Bare::connect(&[server.port]).await?;
+        let mut client = Bare::connect(&[server.port], &Seen::default()).await?;
         client.echo(ping()).await?;
         clients.push(client);
     }

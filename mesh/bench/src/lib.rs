@@ -6,6 +6,7 @@
 
 pub mod run;
 pub mod cost;
+pub mod layers;
 pub mod count;
 pub mod pinned;
 pub mod faults;

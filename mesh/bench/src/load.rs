@@ -52,7 +52,8 @@ impl Variant {
         let (bound, port) = bind()?;
         let echo = Echoer::default();
         let serving = T::serve(bound, echo.clone()).await?;
-        Self::of::<T>(T::connect(&[port]).await?, echo, Box::new(serving)).await
+        let caller = T::connect(&[port], &echo.seen).await?;
+        Self::of::<T>(caller, echo, Box::new(serving)).await
     }
 
     /// One whose server ends with `server`.

@@ -89,8 +89,9 @@ pub fn measure<R: Transport>(plan: &Plan, report: &mut Report) -> anyhow::Result
 /// A server elsewhere, and a client here.
 async fn lane<T: Transport>() -> anyhow::Result<Variant> {
     let server = Elsewhere::start(T::NAME, Some(1))?;
-    let caller = T::connect(&[server.port]).await?;
-    Variant::of::<T>(caller, Echoer::default(), Box::new(server)).await
+    let echo = Echoer::default();
+    let caller = T::connect(&[server.port], &echo.seen).await?;
+    Variant::of::<T>(caller, echo, Box::new(server)).await
 }
 
 /// Calls a second.

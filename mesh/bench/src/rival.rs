@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use anyhow::Context as _;
 use meshbench::{
     api::{echo_service_client::EchoServiceClient, echo_service_server::EchoServiceServer},
-    echo::Echoer,
+    echo::{Echoer, Seen},
     transport::{Serving, Transport},
 };
 use tonic::transport::{Channel, Endpoint, Server, server::TcpIncoming};
@@ -32,7 +32,7 @@ impl Transport for Tonic {
         }))
     }
 
-    async fn connect(ports: &[u16]) -> anyhow::Result<Self::Caller> {
+    async fn connect(ports: &[u16], _: &Seen) -> anyhow::Result<Self::Caller> {
         let at = |port: &u16| Endpoint::from_shared(format!("http://127.0.0.1:{port}"));
         let endpoints = ports.iter().map(at).collect::<Result<Vec<_>, _>>()?;
         let channel = match endpoints.as_slice() {

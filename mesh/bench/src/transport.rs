@@ -15,7 +15,7 @@ use tower::Service;
 use crate::{
     DESCRIPTORS,
     api::{echo_service_client::EchoServiceClient, echo_service_server::EchoServiceServer},
-    echo::{Echoer, HOLD, ping},
+    echo::{Echoer, HOLD, Seen, ping},
 };
 
 /// A way to carry a call.
@@ -32,8 +32,12 @@ pub trait Transport: 'static {
         echo: Echoer,
     ) -> impl Future<Output = anyhow::Result<Serving>> + Send;
 
-    /// Calls whoever serves on these ports of loopback, over one connection each.
-    fn connect(ports: &[u16]) -> impl Future<Output = anyhow::Result<Self::Caller>> + Send;
+    /// Calls whoever serves on these ports of loopback, over one connection each; `seen` is what
+    /// its own server looks at.
+    fn connect(
+        ports: &[u16],
+        seen: &Seen,
+    ) -> impl Future<Output = anyhow::Result<Self::Caller>> + Send;
 }
 
 /// Who makes a call.
@@ -53,6 +57,11 @@ pub enum Bare {}
 /// All that a process of the mesh puts before a call, on both ends, as `App` builds it.
 #[derive(Debug)]
 pub enum Stack {}
+
+/// The stack, and every call is recorded: of each there are three spans. They go through a queue as
+/// they do in a process with a collector, and then nowhere.
+#[derive(Debug)]
+pub enum Sampled {}
 
 /// The stack of a caller alone: what it calls is served by the accept loop and nothing behind it.
 #[derive(Debug)]
@@ -127,7 +136,7 @@ impl Transport for Bare {
         Ok(Serving(None))
     }
 
-    async fn connect(ports: &[u16]) -> anyhow::Result<Self::Caller> {
+    async fn connect(ports: &[u16], _: &Seen) -> anyhow::Result<Self::Caller> {
         Ok(EchoServiceClient::new(BareChannel::to("echo", &addresses(ports))))
     }
 }
@@ -135,6 +144,9 @@ impl Transport for Bare {
 // === impl Stack ===
 
 impl Stack {
+    /// What its clients call the callee.
+    pub const CALLEE: &str = "echo";
+
     fn app(name: &'static str, listen: TcpListener, registry: &str) -> anyhow::Result<App> {
         let bound = Bound { listen, admin: Bound::free()?.admin };
         App::new(name, DESCRIPTORS, Config::for_tests(bound, registry))
@@ -145,10 +157,26 @@ impl Stack {
     ///
     /// # Errors
     /// No port is free.
-    pub fn channel(ports: &[u16]) -> anyhow::Result<Channel> {
+    pub fn channel(callee: &str, ports: &[u16]) -> anyhow::Result<Channel> {
+        Ok(Self::caller(callee, ports)?.channel(callee))
+    }
+
+    fn caller(callee: &str, ports: &[u16]) -> anyhow::Result<App> {
         let at: Vec<String> = addresses(ports).iter().map(ToString::to_string).collect();
-        let caller = Self::app("caller", bind()?.0, &format!("static://?echo={}", at.join(",")))?;
-        Ok(caller.channel("echo"))
+        Self::app("caller", bind()?.0, &format!("static://?{callee}={}", at.join(",")))
+    }
+
+    /// A process that serves.
+    fn served(bound: TcpListener, echo: Echoer) -> anyhow::Result<App> {
+        let app = Self::app("echo", bound, "static://")?;
+        Ok(app.grpc(EchoServiceServer::new(echo)).longest(HOLD, RUN))
+    }
+
+    fn serving(app: App) -> Serving {
+        Serving::task(async move {
+            // It never leaves by itself, and a failure of it is seen by every call.
+            drop(app.serve(std::future::pending()).await);
+        })
     }
 }
 
@@ -158,17 +186,34 @@ impl Transport for Stack {
     type Caller = EchoServiceClient<Channel>;
 
     async fn serve(bound: TcpListener, echo: Echoer) -> anyhow::Result<Serving> {
-        let app = Self::app("echo", bound, "static://")?
-            .grpc(EchoServiceServer::new(echo))
-            .longest(HOLD, RUN);
-        Ok(Serving::task(async move {
-            // It never leaves by itself, and a failure of it is seen by every call.
-            drop(app.serve(std::future::pending()).await);
-        }))
+        Ok(Self::serving(Self::served(bound, echo)?))
     }
 
-    async fn connect(ports: &[u16]) -> anyhow::Result<Self::Caller> {
-        Ok(EchoServiceClient::new(Self::channel(ports).context("no channel")?))
+    async fn connect(ports: &[u16], _: &Seen) -> anyhow::Result<Self::Caller> {
+        Ok(EchoServiceClient::new(Self::channel(Self::CALLEE, ports).context("no channel")?))
+    }
+}
+
+// === impl Sampled ===
+
+impl Sampled {
+    /// What its clients call the callee: another than the stack's, so that each is counted alone.
+    pub const CALLEE: &str = "sampled";
+}
+
+impl Transport for Sampled {
+    const NAME: &'static str = "sampled";
+
+    type Caller = <Stack as Transport>::Caller;
+
+    async fn serve(bound: TcpListener, echo: Echoer) -> anyhow::Result<Serving> {
+        let spans = echo.seen.record().clone();
+        Ok(Stack::serving(spans.record(Stack::served(bound, echo)?)))
+    }
+
+    async fn connect(ports: &[u16], seen: &Seen) -> anyhow::Result<Self::Caller> {
+        let caller = seen.record().record(Stack::caller(Self::CALLEE, ports)?);
+        Ok(EchoServiceClient::new(caller.channel(Self::CALLEE)))
     }
 }
 
@@ -183,8 +228,8 @@ impl Transport for StackOut {
         Bare::serve(bound, echo).await
     }
 
-    async fn connect(ports: &[u16]) -> anyhow::Result<Self::Caller> {
-        Stack::connect(ports).await
+    async fn connect(ports: &[u16], seen: &Seen) -> anyhow::Result<Self::Caller> {
+        Stack::connect(ports, seen).await
     }
 }
 
@@ -199,7 +244,7 @@ impl Transport for StackIn {
         Stack::serve(bound, echo).await
     }
 
-    async fn connect(ports: &[u16]) -> anyhow::Result<Self::Caller> {
-        Bare::connect(ports).await
+    async fn connect(ports: &[u16], seen: &Seen) -> anyhow::Result<Self::Caller> {
+        Bare::connect(ports, seen).await
     }
 }

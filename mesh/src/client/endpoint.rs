@@ -26,6 +26,8 @@ use crate::{clock, deadline, registry::Snapshot, telemetry};
 
 mod instance;
 mod keep;
+#[cfg(feature = "testing")]
+mod layer;
 mod pick;
 mod set;
 

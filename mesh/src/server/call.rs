@@ -35,6 +35,9 @@ use crate::{
     tls,
 };
 
+#[cfg(feature = "testing")]
+pub(crate) mod layers;
+
 /// How much earlier than its deadline a call is answered: a plain gRPC client then hears our
 /// code before its own timer makes one up.
 const EARLY: Duration = Duration::from_millis(1);

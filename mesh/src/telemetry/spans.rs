@@ -64,7 +64,7 @@ impl Spans {
         Self(None)
     }
 
-    fn over(queue: mpsc::Sender<SpanData>) -> Self {
+    pub(crate) fn over(queue: mpsc::Sender<SpanData>) -> Self {
         let scope =
             InstrumentationScope::builder("mesh").with_version(env!("CARGO_PKG_VERSION")).build();
         Self(Some(Arc::new(Sink { queue, scope })))
