@@ -66,6 +66,11 @@ impl Verifier {
         if let Some(caller) = self.remembered(token, now) {
             return Ok(caller);
         }
+        // Boxed, since it is seldom, and its future large.
+        Box::pin(self.look_into(token, now)).await
+    }
+
+    async fn look_into(&self, token: &str, now: i64) -> Result<Caller, TokenProblem> {
         let header =
             jsonwebtoken::decode_header(token).map_err(|_error| TokenProblem::Malformed)?;
         // `none`, HMAC and every other algorithm end here, whatever the key would say.

@@ -72,124 +72,132 @@ pub(super) struct Ended {
 }
 
 /// Never fails: what goes wrong is a failing status, as if the callee had answered it.
-pub(super) async fn call(
+#[expect(clippy::manual_async_fn, reason = "an `async fn` has room for what it is given twice")]
+pub(super) fn call(
     callee: Arc<Callee>,
     mut request: Request<Body>,
-) -> Result<Response<Body>, Infallible> {
-    let started = clock::instant();
-    let method = callee.method(request.uri().path().trim_start_matches('/'));
-    let ctx = request.extensions_mut().remove::<Ctx>().unwrap_or_else(Ctx::current_or_root);
-    let limit = request.extensions_mut().remove::<Limit>();
-    let long = request.extensions_mut().remove::<Long>().is_some();
+) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send {
+    async move {
+        let started = clock::instant();
+        let method = callee.method(request.uri().path().trim_start_matches('/'));
+        let ctx = request.extensions_mut().remove::<Ctx>().unwrap_or_else(Ctx::current_or_root);
+        let limit = request.extensions_mut().remove::<Limit>();
+        let long = request.extensions_mut().remove::<Long>().is_some();
 
-    let mut left = deadline::for_child(ctx.deadline().saturating_duration_since(started));
-    // A stream lasts as long as its call.
-    let longest = method.policy.longest.filter(|_| method.facts.unary);
-    for most in [limit.map(|limit| limit.0), longest].into_iter().flatten() {
-        left = left.min(most);
-    }
-    let ends = started + left;
-    let span = callee.spans().call(&ctx, &method.name, &callee.name);
-    let watch = Watch {
-        span: span.clone(),
-        callee: Arc::clone(&callee),
-        method: Arc::clone(&method),
-        ctx: ctx.clone(),
-        started,
-        ends,
-    };
-    // What cannot be over in time is not begun: at the callee it would only cost.
-    let least = method.latency.least(started).unwrap_or_default();
-    if left.as_micros() == 0 || left < least {
-        return Ok(watch.refused(&Failure::Deadline));
-    }
-    let (places, mut now) = match deadline::within_from(started, ends, callee.enter(&method)).await
-    {
-        Ok((Ok(places), now)) => (places, now),
-        Ok((Err(_full), _now)) => return Ok(watch.refused(&Failure::Full(callee.name.to_string()))),
-        Err(deadline::Late) => return Ok(watch.refused(&Failure::Deadline)),
-    };
-    let kept = if method.facts.unary && !long {
-        let (head, mut body) = request.into_parts();
-        match deadline::within_from(now, ends, kept::read(&mut body)).await {
-            Ok((Ok(read), read_at)) => {
-                now = read_at;
-                Kept::new(Request::from_parts(head, ()), read, body)
-            }
-            Ok((Err(status), _now)) => {
-                let code = status.code();
-                return Ok(watch.ended(status.into_http(), code));
-            }
-            Err(deadline::Late) => return Ok(watch.refused(&Failure::Deadline)),
+        let mut left = deadline::for_child(ctx.deadline().saturating_duration_since(started));
+        // A stream lasts as long as its call.
+        let longest = method.policy.longest.filter(|_| method.facts.unary);
+        for most in [limit.map(|limit| limit.0), longest].into_iter().flatten() {
+            left = left.min(most);
         }
-    } else {
-        Kept::once(request)
-    };
-    callee.budget.call(started);
-    let repeatable = method.facts.unary && method.facts.idempotent && ctx.attempt() <= 1;
-    let call = Call { callee, method, ctx, ends, long, repeatable, span };
-    Ok(call.attempts(kept, watch, places, now).await)
+        let ends = started + left;
+        let span = callee.spans().call(&ctx, &method.name, &callee.name);
+        let watch = Watch {
+            span: span.clone(),
+            callee: Arc::clone(&callee),
+            method: Arc::clone(&method),
+            ctx: ctx.clone(),
+            started,
+            ends,
+        };
+        // What cannot be over in time is not begun: at the callee it would only cost.
+        let least = method.latency.least(started).unwrap_or_default();
+        if left.as_micros() == 0 || left < least {
+            return Ok(watch.refused(&Failure::Deadline));
+        }
+        let (places, mut now) =
+            match deadline::within_from(started, ends, callee.enter(&method)).await {
+                Ok((Ok(places), now)) => (places, now),
+                Ok((Err(_full), _now)) => {
+                    return Ok(watch.refused(&Failure::Full(callee.name.to_string())));
+                }
+                Err(deadline::Late) => return Ok(watch.refused(&Failure::Deadline)),
+            };
+        let kept = if method.facts.unary && !long {
+            let (head, mut body) = request.into_parts();
+            match deadline::within_from(now, ends, kept::read(&mut body)).await {
+                Ok((Ok(read), read_at)) => {
+                    now = read_at;
+                    Kept::new(Request::from_parts(head, ()), read, body)
+                }
+                Ok((Err(status), _now)) => {
+                    let code = status.code();
+                    return Ok(watch.ended(status.into_http(), code));
+                }
+                Err(deadline::Late) => return Ok(watch.refused(&Failure::Deadline)),
+            }
+        } else {
+            Kept::once(request)
+        };
+        callee.budget.call(started);
+        let repeatable = method.facts.unary && method.facts.idempotent && ctx.attempt() <= 1;
+        let call = Call { callee, method, ctx, ends, long, repeatable, span };
+        Ok(call.attempts(kept, watch, places, now).await)
+    }
 }
 
 // === impl Call ===
 
 impl Call {
     /// One attempt after the other, until one is the answer.
-    async fn attempts(
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` has room for what it is given twice")]
+    fn attempts(
         self,
         mut kept: Kept,
         watch: Watch,
         places: Places,
         mut now: Instant,
-    ) -> Response<Body> {
-        let mut tried = Tried::by(self.repeatable);
-        let mut before: Option<Box<Ended>> = None;
-        let mut number = 1;
-        loop {
-            let came = match self.hedge(number, &kept) {
-                Some(after) => Box::pin(self.hedged(after, &mut kept, &mut tried)).await,
-                None => {
-                    let mut request = kept.request();
-                    self.attempt(number, &mut request, &mut tried, now).await
+    ) -> impl Future<Output = Response<Body>> + Send {
+        async move {
+            let mut tried = Tried::by(self.repeatable);
+            let mut before: Option<Box<Ended>> = None;
+            let mut number = 1;
+            loop {
+                let came = match self.hedge(number, &kept) {
+                    Some(after) => Box::pin(self.hedged(after, &mut kept, &mut tried)).await,
+                    None => {
+                        let mut request = kept.request();
+                        self.attempt(number, &mut request, &mut tried, now).await
+                    }
+                };
+                let mut ended = match came {
+                    Came::Head(response, attempt, now) => {
+                        // A stream that lasts has its place on a connection, and needs none here.
+                        let places = (!self.long).then_some(places);
+                        return watch.response(response, attempt, places, now);
+                    }
+                    Came::Refused(failure) => match before {
+                        Some(ended) => return self.over(*ended, number, watch),
+                        None => return watch.refused(&failure),
+                    },
+                    Came::Ended(ended) => ended,
+                };
+                if let Some(unsent) = ended.unsent.take() {
+                    kept.put_back(unsent);
                 }
-            };
-            let mut ended = match came {
-                Came::Head(response, attempt, now) => {
-                    // A stream that lasts has its place on a connection, and needs none here.
-                    let places = (!self.long).then_some(places);
-                    return watch.response(response, attempt, places, now);
+                let unsent = ended.end == End::Unsent;
+                let next = self.next(number, &ended, &kept);
+                // What was sent before may have been carried out: that it was is not hidden.
+                let ended = match before {
+                    Some(before) if before.begun && !ended.begun => before,
+                    _ => ended,
+                };
+                let Next::Attempt(wait) = next else {
+                    return self.over(*ended, number, watch);
+                };
+                // What was not begun costs nobody anything.
+                if !unsent && !self.callee.spend() {
+                    // Nor should anybody above pay for it: budgets would add up from hop to hop.
+                    self.ctx.note_retried();
+                    return self.over(*ended, number, watch);
                 }
-                Came::Refused(failure) => match before {
-                    Some(ended) => return self.over(*ended, number, watch),
-                    None => return watch.refused(&failure),
-                },
-                Came::Ended(ended) => ended,
-            };
-            if let Some(unsent) = ended.unsent.take() {
-                kept.put_back(unsent);
+                callee::count(&telemetry::metrics().retries, &self.callee.name);
+                self.span.retried(number + 1, telemetry::code(ended.code));
+                tokio::time::sleep(wait).await;
+                before = Some(ended);
+                number += 1;
+                now = clock::instant();
             }
-            let unsent = ended.end == End::Unsent;
-            let next = self.next(number, &ended, &kept);
-            // What was sent before may have been carried out: that it was is not hidden.
-            let ended = match before {
-                Some(before) if before.begun && !ended.begun => before,
-                _ => ended,
-            };
-            let Next::Attempt(wait) = next else {
-                return self.over(*ended, number, watch);
-            };
-            // What was not begun costs nobody anything.
-            if !unsent && !self.callee.spend() {
-                // Nor should anybody above pay for it: budgets would add up from hop to hop.
-                self.ctx.note_retried();
-                return self.over(*ended, number, watch);
-            }
-            callee::count(&telemetry::metrics().retries, &self.callee.name);
-            self.span.retried(number + 1, telemetry::code(ended.code));
-            tokio::time::sleep(wait).await;
-            before = Some(ended);
-            number += 1;
-            now = clock::instant();
         }
     }
 

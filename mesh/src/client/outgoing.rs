@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http_body::{Body as _, Frame};
-use tonic::{Status, body::Body};
+use tonic::body::Body;
 
 /// So much of a body, in bytes, goes out at once, before the peer has said how much it takes: it
 /// has been made, and waits in one place or the other.
@@ -31,8 +31,8 @@ pub(super) enum Outgoing {
 pub(super) struct Pump {
     body: Body,
     stream: SendStream<Bytes>,
-    /// A frame behind the one that is sent.
-    next: Option<Result<Frame<Bytes>, Status>>,
+    /// What comes behind that which is sent, as far as that is known: `None` in it for a failure.
+    next: Option<Option<Bytes>>,
     /// What is sent, and whether it is the last.
     data: Option<(Bytes, bool)>,
     /// What may still go out at once.
@@ -85,22 +85,23 @@ impl Pump {
 
     /// Takes the next frame; `None` if the body is over, or cannot go on.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        let frame = match self.next.take() {
-            Some(frame) => Some(frame),
-            None => ready!(Pin::new(&mut self.body).poll_frame(cx)),
+        let next = match self.next.take() {
+            Some(next) => Some(next),
+            None => ready!(self.poll_body(cx)),
         };
-        Poll::Ready(match frame {
-            // A request has no trailers in gRPC.
-            Some(Ok(frame)) => Some(frame.into_data().unwrap_or_default()),
-            Some(Err(_)) => {
-                self.stream.send_reset(Reason::CANCEL);
-                None
-            }
-            None => {
-                drop(self.stream.send_data(Bytes::new(), true));
-                None
-            }
-        })
+        match next {
+            Some(Some(_)) => {}
+            Some(None) => self.stream.send_reset(Reason::CANCEL),
+            None => drop(self.stream.send_data(Bytes::new(), true)),
+        }
+        Poll::Ready(next.flatten())
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Option<Bytes>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        // A request has no trailers in gRPC.
+        let data = |frame: Frame<Bytes>| frame.into_data().unwrap_or_default();
+        Poll::Ready(frame.map(|frame| frame.ok().map(data)))
     }
 
     /// Whether nothing comes behind what was taken.
@@ -108,7 +109,7 @@ impl Pump {
         if self.body.is_end_stream() {
             return true;
         }
-        match Pin::new(&mut self.body).poll_frame(cx) {
+        match self.poll_body(cx) {
             Poll::Ready(None) => true,
             Poll::Ready(next) => {
                 self.next = next;
@@ -151,6 +152,7 @@ mod tests {
     use futures_util::{StreamExt as _, stream};
     use http_body_util::StreamBody;
     use tokio::io::AsyncReadExt as _;
+    use tonic::Status;
 
     use super::*;
 

@@ -99,41 +99,47 @@ impl Calls {
     }
 
     /// What goes wrong is a failing status.
-    async fn call(self, mut request: Request<Body>) -> Result<Response<Body>, Infallible> {
-        let arrived = request.extensions_mut().remove::<Arrived>();
-        let started = arrived.as_ref().map_or_else(clock::instant, |arrived| arrived.at);
-        let link = arrived.map(|arrived| arrived.over);
-        let method = Arc::clone(self.0.methods.at(request.uri().path()));
-        let brought = Brought::by(request.headers());
-        let timeout = brought.timeout();
-        let ends = started
-            + timeout.unwrap_or(None).map_or(method.longest, |asked| asked.min(method.longest));
-        let cancelled = match &link {
-            // The drain ends streams by it.
-            Some(link) if method.streaming => Some(link.streams.child_token()),
-            Some(_) | None => None,
-        };
-        let inbound = brought.inbound(link.as_deref());
-        let tracker = self.0.tracker.clone();
-        let ctx = Ctx::served(ends, brought.trace(), tracker, cancelled, inbound);
-        let ctx = self.0.recorded(ctx, &method, request.headers());
-        let watch = Watch::new(Arc::clone(&method), started, ctx.clone());
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` has room for what it is given twice")]
+    fn call(
+        self,
+        mut request: Request<Body>,
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send {
+        async move {
+            let arrived = request.extensions_mut().remove::<Arrived>();
+            let started = arrived.as_ref().map_or_else(clock::instant, |arrived| arrived.at);
+            let link = arrived.map(|arrived| arrived.over);
+            let method = Arc::clone(self.0.methods.at(request.uri().path()));
+            let brought = Brought::by(request.headers());
+            let timeout = brought.timeout();
+            let ends = started
+                + timeout.unwrap_or(None).map_or(method.longest, |asked| asked.min(method.longest));
+            let cancelled = match &link {
+                // The drain ends streams by it.
+                Some(link) if method.streaming => Some(link.streams.child_token()),
+                Some(_) | None => None,
+            };
+            let inbound = brought.inbound(link.as_deref());
+            let tracker = self.0.tracker.clone();
+            let ctx = Ctx::served(ends, brought.trace(), tracker, cancelled, inbound);
+            let ctx = self.0.recorded(ctx, &method, request.headers());
+            let watch = Watch::new(Arc::clone(&method), started, ctx.clone());
 
-        let answer = match timeout {
-            Err(malformed) => Err(Failure::from(malformed)),
-            Ok(_) => {
-                let ends = early(ends);
-                let link = link.as_deref();
-                let served = Served { method: &method, ctx: &ctx, link, ends };
-                self.serve(&served, started, &mut request).await
-            }
-        };
-        Ok(match answer {
-            Ok(Handled { response, code, done }) => {
-                watch.response(response, code, (done, early(ends)))
-            }
-            Err(failure) => watch.failed(&failure),
-        })
+            let answer = match timeout {
+                Err(malformed) => Err(Failure::from(malformed)),
+                Ok(_) => {
+                    let ends = early(ends);
+                    let link = link.as_deref();
+                    let served = Served { method: &method, ctx: &ctx, link, ends };
+                    self.serve(&served, started, &mut request).await
+                }
+            };
+            Ok(match answer {
+                Ok(Handled { response, code, done }) => {
+                    watch.response(response, code, (done, early(ends)))
+                }
+                Err(failure) => watch.failed(&failure),
+            })
+        }
     }
 
     /// From the outside in: time enough, a place, the handler and what stands before it.
