@@ -60,7 +60,7 @@ impl App {
     /// Warns of settings that change nothing.
     fn doubt(&self) {
         let channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_callee = |name: &str| channels.contains_key(name);
+        let is_callee = |name: &str| channels.contains_key(name) || self.outside.contains(&name);
         let is_method = |name: &str| self.methods.facts(name).is_some();
         for unknown in Dependency::unknown(&self.config.dependencies, is_callee, is_method) {
             tracing::warn!(unknown, "--dependency speaks of {unknown}, which is not called here");
