@@ -20,11 +20,13 @@ mod authority;
 mod collector;
 mod consul;
 mod database;
+mod tokens;
 
 pub use authority::*;
 pub use collector::*;
 pub use consul::*;
 pub use database::*;
+pub use tokens::*;
 
 /// How long a call in a test may take.
 const PATIENCE: Duration = Duration::from_secs(5);

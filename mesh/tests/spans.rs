@@ -15,7 +15,7 @@ use mesh::{
     config::Bound,
     ctx::Trace,
     telemetry::metrics,
-    testing::{self, Collector, Seen, drawn},
+    testing::{self, Collector, Seen, Tokens, drawn},
     wire::{
         DESCRIPTORS,
         ordermesh::auth::v1::{
@@ -199,6 +199,47 @@ async fn a_call_over_two_hops_is_one_tree() {
     // What travels is the attempt's place in the trace.
     let heard = second.heard.lock().unwrap().clone();
     assert_eq!(heard, [format!("00-{}-{}-01", attempt.trace, attempt.span)]);
+}
+
+#[expect(clippy::disallowed_methods, reason = "a process of its own in a test")]
+#[tokio::test]
+async fn what_a_call_is_about_is_heard_of_services_alone() {
+    let (collector, tokens) = (Collector::start().unwrap(), Tokens::new());
+    let config = Config {
+        otlp_endpoint: Some(collector.endpoint()),
+        ..Config::for_tests(Bound::free().unwrap(), "static://")
+    };
+    let app = App::new("callee", DESCRIPTORS, config).unwrap().keys(tokens.keys());
+    let (port, heard) = (app.address().port(), Arc::default());
+    let hop = Hop { does: Does::Answer, asked: AtomicUsize::new(0), heard };
+    let (_stop, stopped) = oneshot::channel::<()>();
+    tokio::spawn(app.grpc(TokensServiceServer::new(hop)).serve(async {
+        let _stopped = stopped.await.is_ok();
+    }));
+    let callers = [
+        ("nobody", None, ""),
+        ("a stranger", Some(Tokens::new().of_service("orders")), ""),
+        ("a customer", Some(tokens.of_customer("users/1")), ""),
+        ("a service", Some(tokens.of_service("orders")), "orders/42"),
+    ];
+    for (place, (who, token, _)) in callers.iter().enumerate() {
+        let mut request = Request::new(GetJwksRequest {});
+        let metadata = request.metadata_mut();
+        metadata.insert("baggage", "order.id=orders/42".parse().unwrap());
+        if let Some(token) = token {
+            metadata.insert("authorization", token.parse().unwrap());
+        }
+        let trace = format!("00-{:032x}-00f067aa0ba902b7-01", place + 1);
+        let ctx = Ctx::root(Duration::from_secs(30), Trace::parse(&trace).unwrap());
+        let mut client = TokensServiceClient::new(testing::channel_to("callee", port));
+        let answer = ctx.scope(client.get_jwks(request)).await;
+        assert_eq!(answer.is_err(), *who == "a stranger", "{who}");
+    }
+    let seen = collector.once(|seen| seen.len() >= callers.len()).await.unwrap();
+    for (place, (who, _, order)) in callers.iter().enumerate() {
+        let served = seen.iter().find(|it| it.trace == format!("{:032x}", place + 1)).unwrap();
+        assert_eq!(served.says("order.id"), *order, "{who}");
+    }
 }
 
 #[tokio::test]
