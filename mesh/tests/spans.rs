@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use http::uri::PathAndQuery;
 use mesh::{
     App, Channel, Config, Ctx, Policy,
     config::Bound,
@@ -293,6 +294,35 @@ async fn a_refusal_is_red_at_its_caller_only_and_a_fault_on_both_ends() {
             assert_eq!(one.says("error.type"), word);
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_not_implemented_keeps_the_name_that_the_contract_gives_it() {
+    let collector = Collector::start().unwrap();
+    let does = Does::Fail(Code::Unimplemented);
+    let callee = process("callee", Some(&collector.endpoint()), None, |_| does);
+    assert_eq!(callee.asked(ABOVE).await.unwrap_err().code(), Code::Unimplemented);
+    let made_up = PathAndQuery::from_static("/made.up.Service/Method");
+    let mut client = tonic::client::Grpc::new(testing::channel_to("process", callee.port));
+    let ctx = Ctx::root(Duration::from_secs(30), Trace::parse(ABOVE).unwrap());
+    let codec = tonic_prost::ProstCodec::<GetJwksRequest, Jwks>::default();
+    let answer = client.unary(Request::new(GetJwksRequest {}), made_up, codec);
+    assert_eq!(ctx.scope(answer).await.unwrap_err().code(), Code::Unimplemented);
+
+    let seen = collector.once(|seen| seen.len() >= 2).await.unwrap();
+    for name in [JWKS, "_OTHER"] {
+        let served = only(&seen, "callee", "SERVER", name);
+        assert_eq!((served.says("rpc.method"), served.failed), (name, true), "{served:?}");
+    }
+    let metrics = metrics().encode();
+    for name in [JWKS, "_OTHER"] {
+        let calls = format!(
+            r#"rpc_server_call_duration_seconds_count{{rpc_method="{name}",rpc_response_status_code="UNIMPLEMENTED"}}"#
+        );
+        assert!(metrics.contains(&calls), "{calls}");
+    }
+    let counted = |it: &str| it.starts_with("rpc_server") && it.contains("made.up");
+    assert!(!metrics.lines().any(counted));
 }
 
 #[tokio::test]
