@@ -70,7 +70,7 @@ pub use dependency::Override;
 pub use fallback::fallback;
 pub use guarded::{Unserved, guarded};
 pub use policy::{Hedge, Policy, timeout};
-pub use tool::{Exposed, Tool};
+pub use tool::{Exposed, Tool, Trust};
 pub use view::view;
 
 #[cfg(test)]
