@@ -17,9 +17,9 @@ use crate::{app::Draining, config::duration, server::Wire};
 
 mod files;
 
-pub use files::Files;
 use files::Stamps;
 pub(crate) use files::untrusted;
+pub use files::{Files, Flags};
 
 /// HTTP/2, and what the edge speaks beside it.
 const H2: &[u8] = b"h2";
@@ -121,7 +121,7 @@ impl Settings {
     #[must_use]
     pub fn files(&self) -> Files {
         let Self { tls_cert: cert, tls_key: key, tls_ca: ca, .. } = self.clone();
-        Files { ca, cert, key, flags: "--tls-" }
+        Files { ca, cert, key, ..Files::none(Flags::Tls) }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     config::Config,
     registry::{Address, Health, Lease, Options, Registration, Registry, Standing},
     server::{Check, Readiness},
-    tls::{ClientAuth, Files},
+    tls::{ClientAuth, Files, Flags},
 };
 
 /// Ready only once the registry has taken this process in. Registered late, because others come
@@ -28,7 +28,7 @@ pub(super) fn registry(config: &Config) -> anyhow::Result<Registry> {
         ca: config.consul_ca.clone(),
         cert: config.consul_cert.clone(),
         key: config.consul_key.clone(),
-        flags: "--consul-",
+        ..Files::none(Flags::Consul)
     };
     // Whom we trust and who we are does not depend on whom we speak to, unless we are told so.
     let files = if named || config.tls.tls_ca.is_none() { consul } else { config.tls.files() };

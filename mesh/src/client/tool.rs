@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::Channel;
 use crate::{
     registry::{Address, Malformed, Options, Registry},
-    tls::{Connector, Files},
+    tls::{Connector, Files, Flags},
 };
 
 /// What a tool is told of whom to trust, and of what to show.
@@ -74,7 +74,7 @@ impl Tool {
     pub fn new(trust: Trust) -> anyhow::Result<Self> {
         let Trust { ca, cert, key, allow_plaintext } = trust;
         let trusts = ca.is_some();
-        let files = Files { ca, cert, key, flags: "--" };
+        let files = Files { ca, cert, key, ..Files::none(Flags::Tool) };
         let connector = trusts.then(|| Connector::new(files.clone())).transpose()?;
         let options = Options { allow_plaintext, tls: Some(files), ..Options::from_env() };
         Ok(Self { connector, options })
