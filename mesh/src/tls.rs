@@ -123,6 +123,13 @@ impl Settings {
         let Self { tls_cert: cert, tls_key: key, tls_ca: ca, .. } = self.clone();
         Files { ca, cert, key, ..Files::none(Flags::Tls) }
     }
+
+    /// The files for one callee, where `own` names any: whom we trust and who we are does not
+    /// depend on whom we speak to, unless we are told so.
+    pub(crate) fn files_or(&self, own: Files) -> Files {
+        let named = own.ca.is_some() || own.cert.is_some();
+        if named || self.tls_ca.is_none() { own } else { self.files() }
+    }
 }
 
 // === impl Acceptor ===

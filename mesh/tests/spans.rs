@@ -16,7 +16,8 @@ use mesh::{
     config::Bound,
     ctx::Trace,
     telemetry::metrics,
-    testing::{self, Collector, Seen, Tokens, drawn},
+    testing::{self, Authority, Collector, Seen, Tokens, drawn},
+    tls::{self, ClientAuth},
     wire::{
         DESCRIPTORS,
         ordermesh::auth::v1::{
@@ -101,7 +102,6 @@ struct Process {
 }
 
 /// A process that sends its spans to `endpoint` and calls whoever is at `next`.
-#[expect(clippy::disallowed_methods, reason = "a process of its own in a test")]
 fn process(
     name: &'static str,
     endpoint: Option<&str>,
@@ -115,8 +115,14 @@ fn process(
         ..Config::for_tests(Bound::free().unwrap(), &registry)
     };
     let app = App::new(name, DESCRIPTORS, config).unwrap();
-    let (port, heard) = (app.address().port(), Arc::default());
     let does = does(next.map(|_| app.channel("next")));
+    process_of(app, does)
+}
+
+/// This process, asked for its keys.
+#[expect(clippy::disallowed_methods, reason = "a process of its own in a test")]
+fn process_of(app: App, does: Does) -> Process {
+    let (port, heard) = (app.address().port(), Arc::default());
     let hop = Hop { does, asked: AtomicUsize::new(0), heard: Arc::clone(&heard) };
     let app = app.grpc(TokensServiceServer::new(hop));
     let (stop, stopped) = oneshot::channel::<()>();
@@ -202,7 +208,6 @@ async fn a_call_over_two_hops_is_one_tree() {
     assert_eq!(heard, [format!("00-{}-{}-01", attempt.trace, attempt.span)]);
 }
 
-#[expect(clippy::disallowed_methods, reason = "a process of its own in a test")]
 #[tokio::test]
 async fn what_a_call_is_about_is_heard_of_services_alone() {
     let (collector, tokens) = (Collector::start().unwrap(), Tokens::new());
@@ -211,12 +216,7 @@ async fn what_a_call_is_about_is_heard_of_services_alone() {
         ..Config::for_tests(Bound::free().unwrap(), "static://")
     };
     let app = App::new("callee", DESCRIPTORS, config).unwrap().keys(tokens.keys());
-    let (port, heard) = (app.address().port(), Arc::default());
-    let hop = Hop { does: Does::Answer, asked: AtomicUsize::new(0), heard };
-    let (_stop, stopped) = oneshot::channel::<()>();
-    tokio::spawn(app.grpc(TokensServiceServer::new(hop)).serve(async {
-        let _stopped = stopped.await.is_ok();
-    }));
+    let callee = process_of(app, Does::Answer);
     let callers = [
         ("nobody", None, ""),
         ("a stranger", Some(Tokens::new().of_service("orders")), ""),
@@ -232,7 +232,7 @@ async fn what_a_call_is_about_is_heard_of_services_alone() {
         }
         let trace = format!("00-{:032x}-00f067aa0ba902b7-01", place + 1);
         let ctx = Ctx::root(Duration::from_secs(30), Trace::parse(&trace).unwrap());
-        let mut client = TokensServiceClient::new(testing::channel_to("callee", port));
+        let mut client = TokensServiceClient::new(testing::channel_to("callee", callee.port));
         let answer = ctx.scope(client.get_jwks(request)).await;
         assert_eq!(answer.is_err(), *who == "a stranger", "{who}");
     }
@@ -414,6 +414,38 @@ async fn a_collector_that_hangs_holds_neither_calls_nor_the_end_up() {
 }
 
 #[tokio::test]
+async fn spans_go_over_tls_to_whom_is_trusted_and_cost_no_call_where_nobody_is() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let own = authority.settings(&["127.0.0.1", "only"]);
+    let demanding = tls::Settings { client_auth: ClientAuth::Required, ..own.clone() };
+    let collector = Collector::over_tls(&demanding).unwrap();
+    let shows = |it: Config| {
+        let (otlp_cert, otlp_key) = (own.tls_cert.clone(), own.tls_key.clone());
+        Config { otlp_cert, otlp_key, ..it }
+    };
+    let sending = async |to: &Collector, config: Config| {
+        let config = Config { otlp_endpoint: Some(to.endpoint()), ..config };
+        let only = process_of(App::new("only", DESCRIPTORS, config).unwrap(), Does::Answer);
+        only.asked(ABOVE).await.unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(20), only.end()).await;
+        assert_eq!(ended.expect("it ends"), mesh::app::Ended::Drained);
+    };
+    let config = || Config::for_tests(Bound::free().unwrap(), "static://");
+    let trusting = |it: &Authority| Config { otlp_ca: Some(it.ca()), ..config() };
+    let before = metrics().spans_dropped.get();
+    sending(&collector, trusting(&authority)).await;
+    sending(&collector, shows(trusting(&stranger))).await;
+    assert!(metrics().spans_dropped.get() >= before + 2);
+    assert!(collector.seen().is_empty(), "nobody was trusted on both ends");
+    sending(&collector, shows(trusting(&authority))).await;
+    assert_eq!(collector.once(|seen| !seen.is_empty()).await.unwrap().len(), 1);
+    // Whom all are trusted by is trusted here, too.
+    let collector = Collector::over_tls(&own).unwrap();
+    sending(&collector, Config { tls: authority.trust(), ..config() }).await;
+    assert_eq!(collector.once(|seen| !seen.is_empty()).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn without_an_endpoint_the_trace_travels_as_it_did() {
     let second = process("second", None, None, |_| Does::Answer);
     let first = process("first", None, Some(second.port), |next| Does::Ask(next.unwrap()));
@@ -425,12 +457,17 @@ async fn without_an_endpoint_the_trace_travels_as_it_did() {
 
 #[tokio::test]
 async fn an_endpoint_that_cannot_be_used_is_an_error_at_start() {
-    for endpoint in ["http://collector:4318", "https://127.0.0.1:4318", "nonsense"] {
+    for (endpoint, words) in [
+        ("http://collector:4318", "--allow-plaintext"),
+        ("https://127.0.0.1:4318", "--otlp-ca is missing: whom to trust"),
+        ("nonsense", "neither http:// nor https://"),
+    ] {
         let config = Config {
             otlp_endpoint: Some(endpoint.to_owned()),
             ..Config::for_tests(Bound::free().unwrap(), "static://")
         };
         let error = App::new("only", DESCRIPTORS, config).expect_err(endpoint);
-        assert!(format!("{error:#}").contains("--otlp-endpoint"), "{error:#}");
+        let error = format!("{error:#}");
+        assert!(error.contains("--otlp-endpoint") && error.contains(words), "{error}");
     }
 }

@@ -34,6 +34,8 @@ pub enum Flags {
     Tls,
     /// Those for Consul.
     Consul,
+    /// Those for the collector of spans.
+    Otlp,
     /// Those of a tool.
     Tool,
 }
@@ -68,6 +70,7 @@ impl Files {
         let flags = match flags {
             Flags::Tls => "--tls-",
             Flags::Consul => "--consul-",
+            Flags::Otlp => "--otlp-",
             Flags::Tool => "--",
         };
         Self { ca: None, cert: None, key: None, flags }
