@@ -43,6 +43,15 @@ pub struct Config {
     )]
     pub rate_limits: Vec<Rule>,
 
+    /// How many connections one address (of IPv6, one /64) may have open at once; 0 is any number.
+    /// Those of loopback and of `--trusted-proxy` are not counted: they are of many clients.
+    #[arg(
+        long = "connections-per-client",
+        env = "GATEWAY_CONNECTIONS_PER_CLIENT",
+        default_value_t = 256
+    )]
+    pub connections_per_client: usize,
+
     /// Networks of proxies whose `Forwarded` and `X-Forwarded-For` are believed.
     #[arg(long = "trusted-proxy", env = "GATEWAY_TRUSTED_PROXY", value_delimiter = ',')]
     pub trusted_proxies: Vec<Network>,

@@ -38,7 +38,7 @@ pub use config::Config;
 
 use edge::{
     auth::{Verify, by_mesh},
-    client_ip::Network,
+    client_ip::{Network, holder},
     cors::Origin,
     limits::Limits,
     rate_limit::Limiter,
@@ -95,7 +95,12 @@ pub struct Outside<A, U> {
 /// A port is taken, a setting cannot be understood, or two rpcs have one path.
 #[expect(clippy::unused_async, reason = "every process of the mesh is built by an async function")]
 pub async fn app(mut config: Config) -> anyhow::Result<App> {
-    let app = App::new("gateway", proto::DESCRIPTORS, config.mesh.clone())?;
+    let mut app = App::new("gateway", proto::DESCRIPTORS, config.mesh.clone())?;
+    if config.connections_per_client > 0 {
+        let proxies = config.trusted_proxies.clone();
+        let who = move |peer| holder(peer, &proxies);
+        app = app.connections_per_client(config.connections_per_client, who);
+    }
     // Tokens are issued by whoever the mesh says, under the contract that every issuer has.
     if let Some(issuer) = &config.mesh.issuer {
         let pattern = format!("ordermesh.auth.*={issuer}").parse::<Pattern>();

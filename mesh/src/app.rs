@@ -25,7 +25,7 @@ use tonic::{body::Body, server::NamedService, service::RoutesBuilder};
 use tower::{Service, util::BoxCloneSyncService};
 
 use crate::{
-    Channel,
+    Channel, Policy,
     auth::{Auth, Keys, Rules, SignIn},
     clean_up,
     client::{Dependency, Methods},
@@ -62,6 +62,8 @@ pub struct App {
     sign_in: SignIn,
     keys: Keys,
     channels: Mutex<HashMap<String, Channel>>,
+    /// Who is called beside them, outside of the mesh.
+    outside: Vec<&'static str>,
     routes: RoutesBuilder,
     names: Vec<&'static str>,
     edge: Option<Edge>,
@@ -155,6 +157,7 @@ impl App {
             sign_in: SignIn::default(),
             keys: Keys::none(),
             channels: Mutex::default(),
+            outside: Vec::new(),
             routes: RoutesBuilder::default(),
             names: Vec::new(),
             edge: None,
@@ -232,6 +235,14 @@ impl App {
             .recorded(&self.spans);
         channels.insert(name_or_url.to_owned(), channel.clone());
         channel
+    }
+
+    /// How `name`, who is outside of the mesh, is called: by `policy`, but for what `--dependency`
+    /// says of it.
+    #[must_use]
+    pub fn outside(&mut self, name: &'static str, policy: Policy) -> Policy {
+        self.outside.push(name);
+        Dependency::outside(&self.config.dependencies, name, policy)
     }
 
     /// Where spans go of what this process does; for an edge that serves them itself.

@@ -5,7 +5,8 @@
 //! `hedge`, paid by `budget`); in each attempt the `throttle` and the [`breaker`] (`attempt`),
 //! then an instance (`balance`, `gate`) over a connection that is open already (`endpoint`). What
 //! the end of an attempt means stands in `classify`. Streams that last have connections of their
-//! own (`long`). Around a call there may be a [`fallback()`].
+//! own (`long`). Around a call there may be a [`fallback()`]. What is not gRPC goes through [`http`] or
+//! is [`guarded()`].
 
 use std::{
     convert::Infallible,
@@ -58,6 +59,7 @@ mod long;
 mod reply;
 mod tool;
 mod view;
+mod guarded;
 pub mod http;
 #[cfg(feature = "testing")]
 mod bare;
@@ -69,8 +71,9 @@ pub use bare::Bare;
 pub use budget::Allowance;
 pub use dependency::Override;
 pub use fallback::fallback;
+pub use guarded::{Unserved, guarded};
 pub use policy::{Hedge, Policy, timeout};
-pub use tool::{Exposed, Tool};
+pub use tool::{Exposed, Tool, Trust};
 pub use view::view;
 
 #[cfg(test)]

@@ -71,11 +71,29 @@ pub struct Config {
     #[arg(long = "log-format", env = "MESH_LOG_FORMAT", value_enum, default_value = "pretty")]
     pub log_format: LogFormat,
 
-    /// Where spans go, as OTLP over HTTP: `http://host:4318`, to which `/v1/traces` is added. Without
-    /// it no spans are recorded. Beyond loopback it takes `--allow-plaintext`; `https://` is refused.
-    /// Headers in `OTEL_EXPORTER_OTLP_HEADERS` go with them, as plain as they.
+    /// Where spans go, as OTLP over HTTP: `http://host:4318` or `https://host:4318`, to which
+    /// `/v1/traces` is added. Without it no spans are recorded. Beyond loopback `http://` takes
+    /// `--allow-plaintext`. Headers in `OTEL_EXPORTER_OTLP_HEADERS` go with them, as plain as they.
     #[arg(long = "otlp-endpoint", env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
+
+    /// File with the certificates that the collector's must be issued by, as PEM, for `https://`.
+    /// Without it that of `--tls-ca` counts, and the certificate of `--tls-cert` is shown; with it only
+    /// that of `--otlp-cert` is.
+    #[arg(long = "otlp-ca", env = "OTEL_EXPORTER_OTLP_CERTIFICATE")]
+    pub otlp_ca: Option<PathBuf>,
+
+    /// File with the certificate that is shown to the collector, and those it was issued by, as PEM.
+    #[arg(
+        long = "otlp-cert",
+        env = "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
+        requires_all = ["otlp_ca", "otlp_key"]
+    )]
+    pub otlp_cert: Option<PathBuf>,
+
+    /// File with the private key of `--otlp-cert`, as PEM.
+    #[arg(long = "otlp-key", env = "OTEL_EXPORTER_OTLP_CLIENT_KEY", requires = "otlp_cert")]
+    pub otlp_key: Option<PathBuf>,
 
     /// How many of the traces that begin here are recorded, from 0 to 1. Those that began in another
     /// process of the mesh are if they were there; the gateway takes this share of its clients'.
@@ -114,8 +132,8 @@ pub struct Config {
     #[command(flatten)]
     pub server: crate::server::Settings,
 
-    /// How one dependency is called, in place of the defaults: a name of the registry or `*`, a
-    /// setting, its value; or with `NAME/package.Service/Method` of one method alone. Settings:
+    /// How one dependency is called, in place of the defaults: a name of the registry, one of who is
+    /// outside of the mesh (`payment-provider`), or `*` for all of the registry, a setting, its value; or with `NAME/package.Service/Method` of one method alone. Settings:
     /// `timeout` (of an attempt) and `longest` (of a call with all attempts; streams have
     /// neither), `retries`, `places` (calls
     /// at once), `queue-timeout` (the wait for a place), `breaker` (default, seed_count, opossum,
@@ -235,6 +253,9 @@ impl Config {
             client_secret_file: None,
             page_key_file: None,
             otlp_endpoint: None,
+            otlp_ca: None,
+            otlp_cert: None,
+            otlp_key: None,
             trace_ratio: 1.0,
             log_format: LogFormat::Pretty,
             log: "warn".to_owned(),

@@ -1,12 +1,14 @@
 //! What a call meets coming in.
 //!
-//! A socket is kept by `accept`, each of its connections by `connection`. A call
+//! A socket is kept by `accept`, which counts those of each client (`clients`), each of its connections
+//! by `connection`. A call
 //! passes `call`: its deadline is read and enforced, `limit` finds it a place, its caller is known
 //! and admitted, a panic of its handler becomes an answer, which leaves through `answer`. Beside
 //! the services stand `health` and reflection, and the `admin` port.
 
 mod settings;
 mod accept;
+mod clients;
 mod link;
 mod connection;
 mod admin;
@@ -24,6 +26,7 @@ pub(crate) use admin::{Check, Readiness, admin, failpoints};
 pub(crate) use call::Calls;
 #[cfg(feature = "testing")]
 pub(crate) use call::layers;
+pub(crate) use clients::Clients;
 pub(crate) use health::health;
 pub(crate) use limit::{Limiter, Permit};
 pub use link::Peer;

@@ -59,6 +59,8 @@ pub struct Metrics {
     pub in_flight: Gauge,
     /// Connections being served now.
     pub connections: Gauge,
+    /// Connections of clients that had as many as they may.
+    pub connections_refused: Counter,
     /// 1 while the registry knows of this process, as far as it has told.
     pub registered: Gauge,
     /// Calls that were shed before their handlers ran, by why.
@@ -108,6 +110,7 @@ impl Metrics {
             breaker_state: Family::default(),
             in_flight: Gauge::default(),
             connections: Gauge::default(),
+            connections_refused: Counter::default(),
             registered: Gauge::default(),
             shed: Family::default(),
             limit: Gauge::default(),
@@ -196,6 +199,11 @@ impl Metrics {
     /// Those of what a server refuses.
     fn register_limits(&self, registry: &mut Registry) {
         registry.register(names::SHED, "Calls shed before their handlers ran", self.shed.clone());
+        registry.register(
+            names::CONNECTIONS_REFUSED,
+            "Connections of clients that had as many as they may",
+            self.connections_refused.clone(),
+        );
         registry.register(names::LIMIT, "Calls that are served at once", self.limit.clone());
         registry.register(
             names::DRAIN_PHASE,

@@ -22,12 +22,14 @@ mod consul;
 mod database;
 mod spans;
 pub mod layers;
+mod tokens;
 
 pub use authority::*;
 pub use collector::*;
 pub use consul::*;
 pub use database::*;
 pub use spans::*;
+pub use tokens::*;
 
 /// How long a call in a test may take.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -17,9 +17,9 @@ use crate::{app::Draining, config::duration, server::Wire};
 
 mod files;
 
-pub use files::Files;
 use files::Stamps;
 pub(crate) use files::untrusted;
+pub use files::{Files, Flags};
 
 /// HTTP/2, and what the edge speaks beside it.
 const H2: &[u8] = b"h2";
@@ -121,7 +121,14 @@ impl Settings {
     #[must_use]
     pub fn files(&self) -> Files {
         let Self { tls_cert: cert, tls_key: key, tls_ca: ca, .. } = self.clone();
-        Files { ca, cert, key, flags: "--tls-" }
+        Files { ca, cert, key, ..Files::none(Flags::Tls) }
+    }
+
+    /// The files for one callee, where `own` names any: whom we trust and who we are does not
+    /// depend on whom we speak to, unless we are told so.
+    pub(crate) fn files_or(&self, own: Files) -> Files {
+        let named = own.ca.is_some() || own.cert.is_some();
+        if named || self.tls_ca.is_none() { own } else { self.files() }
     }
 }
 

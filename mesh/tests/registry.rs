@@ -23,7 +23,7 @@ use mesh::{
     ctx::Trace,
     registry::{Options, Registry, Snapshot},
     testing::{Authority, FakeConsul},
-    tls::{ClientAuth, Files, Settings},
+    tls::{ClientAuth, Files, Flags, Settings},
     wire::{
         DESCRIPTORS,
         ordermesh::auth::v1::{
@@ -286,8 +286,9 @@ async fn the_age_of_what_is_known_and_the_registration_stand_in_the_metrics() {
 /// The files of one who trusts `authority`, and shows a certificate of its own for `names`.
 fn showing(authority: &Authority, to: &Path, names: &[&str]) -> Files {
     authority.issue(to, names);
-    let (cert, key) = (to.join("cert.pem"), to.join("key.pem"));
-    Files { ca: Some(authority.ca()), cert: Some(cert), key: Some(key), ..Files::default() }
+    let mut files = authority.files();
+    (files.cert, files.key) = (Some(to.join("cert.pem")), Some(to.join("key.pem")));
+    files
 }
 
 /// A process that trusts and shows these to Consul.
@@ -348,10 +349,12 @@ async fn a_process_that_does_not_trust_its_registry_ends_and_says_what_to_do() {
 #[tokio::test]
 async fn files_for_consul_that_cannot_be_used_are_an_error_at_start() {
     let authority = Authority::new();
-    let nowhere = Files { ca: Some("/nowhere/ca.pem".into()), ..Files::default() };
-    let lone = Files { key: Some(authority.ca()), ..authority.files() };
+    let none = || Files::none(Flags::Consul);
+    let (mut nowhere, mut lone) = (none(), authority.files());
+    nowhere.ca = Some("/nowhere/ca.pem".into());
+    lone.key = Some(authority.ca());
     for (files, words) in [
-        (Files::default(), "--consul-ca is missing"),
+        (none(), "--consul-ca is missing"),
         (nowhere, "/nowhere/ca.pem"),
         (lone, "--consul-cert and --consul-key go together"),
     ] {
@@ -709,8 +712,8 @@ mod on_consul {
         let (agent, url) = Agent::start_over_tls(&authority, files.path(), true).await;
         // None to show, and one of a stranger.
         let (stranger, own) = (Authority::new(), tempfile::tempdir().unwrap());
-        let strange = showing(&stranger, own.path(), &["callee"]);
-        let strange = Files { ca: Some(authority.ca()), ..strange };
+        let mut strange = showing(&stranger, own.path(), &["callee"]);
+        strange.ca = Some(authority.ca());
         for (files, words) in [
             (authority.files(), "--consul-cert and --consul-key name ours"),
             (strange, "it does not take what --consul-cert names"),

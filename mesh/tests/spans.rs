@@ -10,12 +10,14 @@ use std::{
     time::Duration,
 };
 
+use http::uri::PathAndQuery;
 use mesh::{
     App, Channel, Config, Ctx, Policy,
     config::Bound,
     ctx::Trace,
     telemetry::metrics,
-    testing::{self, Collector, Seen, drawn},
+    testing::{self, Authority, Collector, Seen, Tokens, drawn},
+    tls::{self, ClientAuth},
     wire::{
         DESCRIPTORS,
         ordermesh::auth::v1::{
@@ -100,7 +102,6 @@ struct Process {
 }
 
 /// A process that sends its spans to `endpoint` and calls whoever is at `next`.
-#[expect(clippy::disallowed_methods, reason = "a process of its own in a test")]
 fn process(
     name: &'static str,
     endpoint: Option<&str>,
@@ -114,8 +115,14 @@ fn process(
         ..Config::for_tests(Bound::free().unwrap(), &registry)
     };
     let app = App::new(name, DESCRIPTORS, config).unwrap();
-    let (port, heard) = (app.address().port(), Arc::default());
     let does = does(next.map(|_| app.channel("next")));
+    process_of(app, does)
+}
+
+/// This process, asked for its keys.
+#[expect(clippy::disallowed_methods, reason = "a process of its own in a test")]
+fn process_of(app: App, does: Does) -> Process {
+    let (port, heard) = (app.address().port(), Arc::default());
     let hop = Hop { does, asked: AtomicUsize::new(0), heard: Arc::clone(&heard) };
     let app = app.grpc(TokensServiceServer::new(hop));
     let (stop, stopped) = oneshot::channel::<()>();
@@ -202,6 +209,41 @@ async fn a_call_over_two_hops_is_one_tree() {
 }
 
 #[tokio::test]
+async fn what_a_call_is_about_is_heard_of_services_alone() {
+    let (collector, tokens) = (Collector::start().unwrap(), Tokens::new());
+    let config = Config {
+        otlp_endpoint: Some(collector.endpoint()),
+        ..Config::for_tests(Bound::free().unwrap(), "static://")
+    };
+    let app = App::new("callee", DESCRIPTORS, config).unwrap().keys(tokens.keys());
+    let callee = process_of(app, Does::Answer);
+    let callers = [
+        ("nobody", None, ""),
+        ("a stranger", Some(Tokens::new().of_service("orders")), ""),
+        ("a customer", Some(tokens.of_customer("users/1")), ""),
+        ("a service", Some(tokens.of_service("orders")), "orders/42"),
+    ];
+    for (place, (who, token, _)) in callers.iter().enumerate() {
+        let mut request = Request::new(GetJwksRequest {});
+        let metadata = request.metadata_mut();
+        metadata.insert("baggage", "order.id=orders/42".parse().unwrap());
+        if let Some(token) = token {
+            metadata.insert("authorization", token.parse().unwrap());
+        }
+        let trace = format!("00-{:032x}-00f067aa0ba902b7-01", place + 1);
+        let ctx = Ctx::root(Duration::from_secs(30), Trace::parse(&trace).unwrap());
+        let mut client = TokensServiceClient::new(testing::channel_to("callee", callee.port));
+        let answer = ctx.scope(client.get_jwks(request)).await;
+        assert_eq!(answer.is_err(), *who == "a stranger", "{who}");
+    }
+    let seen = collector.once(|seen| seen.len() >= callers.len()).await.unwrap();
+    for (place, (who, _, order)) in callers.iter().enumerate() {
+        let served = seen.iter().find(|it| it.trace == format!("{:032x}", place + 1)).unwrap();
+        assert_eq!(served.says("order.id"), *order, "{who}");
+    }
+}
+
+#[tokio::test]
 async fn a_retry_is_a_second_attempt_of_the_same_call() {
     let collector = Collector::start().unwrap();
     let endpoint = collector.endpoint();
@@ -252,6 +294,35 @@ async fn a_refusal_is_red_at_its_caller_only_and_a_fault_on_both_ends() {
             assert_eq!(one.says("error.type"), word);
         }
     }
+}
+
+#[tokio::test]
+async fn what_is_not_implemented_keeps_the_name_that_the_contract_gives_it() {
+    let collector = Collector::start().unwrap();
+    let does = Does::Fail(Code::Unimplemented);
+    let callee = process("callee", Some(&collector.endpoint()), None, |_| does);
+    assert_eq!(callee.asked(ABOVE).await.unwrap_err().code(), Code::Unimplemented);
+    let made_up = PathAndQuery::from_static("/made.up.Service/Method");
+    let mut client = tonic::client::Grpc::new(testing::channel_to("process", callee.port));
+    let ctx = Ctx::root(Duration::from_secs(30), Trace::parse(ABOVE).unwrap());
+    let codec = tonic_prost::ProstCodec::<GetJwksRequest, Jwks>::default();
+    let answer = client.unary(Request::new(GetJwksRequest {}), made_up, codec);
+    assert_eq!(ctx.scope(answer).await.unwrap_err().code(), Code::Unimplemented);
+
+    let seen = collector.once(|seen| seen.len() >= 2).await.unwrap();
+    for name in [JWKS, "_OTHER"] {
+        let served = only(&seen, "callee", "SERVER", name);
+        assert_eq!((served.says("rpc.method"), served.failed), (name, true), "{served:?}");
+    }
+    let metrics = metrics().encode();
+    for name in [JWKS, "_OTHER"] {
+        let calls = format!(
+            r#"rpc_server_call_duration_seconds_count{{rpc_method="{name}",rpc_response_status_code="UNIMPLEMENTED"}}"#
+        );
+        assert!(metrics.contains(&calls), "{calls}");
+    }
+    let counted = |it: &str| it.starts_with("rpc_server") && it.contains("made.up");
+    assert!(!metrics.lines().any(counted));
 }
 
 #[tokio::test]
@@ -343,6 +414,38 @@ async fn a_collector_that_hangs_holds_neither_calls_nor_the_end_up() {
 }
 
 #[tokio::test]
+async fn spans_go_over_tls_to_whom_is_trusted_and_cost_no_call_where_nobody_is() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let own = authority.settings(&["127.0.0.1", "only"]);
+    let demanding = tls::Settings { client_auth: ClientAuth::Required, ..own.clone() };
+    let collector = Collector::over_tls(&demanding).unwrap();
+    let shows = |it: Config| {
+        let (otlp_cert, otlp_key) = (own.tls_cert.clone(), own.tls_key.clone());
+        Config { otlp_cert, otlp_key, ..it }
+    };
+    let sending = async |to: &Collector, config: Config| {
+        let config = Config { otlp_endpoint: Some(to.endpoint()), ..config };
+        let only = process_of(App::new("only", DESCRIPTORS, config).unwrap(), Does::Answer);
+        only.asked(ABOVE).await.unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(20), only.end()).await;
+        assert_eq!(ended.expect("it ends"), mesh::app::Ended::Drained);
+    };
+    let config = || Config::for_tests(Bound::free().unwrap(), "static://");
+    let trusting = |it: &Authority| Config { otlp_ca: Some(it.ca()), ..config() };
+    let before = metrics().spans_dropped.get();
+    sending(&collector, trusting(&authority)).await;
+    sending(&collector, shows(trusting(&stranger))).await;
+    assert!(metrics().spans_dropped.get() >= before + 2);
+    assert!(collector.seen().is_empty(), "nobody was trusted on both ends");
+    sending(&collector, shows(trusting(&authority))).await;
+    assert_eq!(collector.once(|seen| !seen.is_empty()).await.unwrap().len(), 1);
+    // Whom all are trusted by is trusted here, too.
+    let collector = Collector::over_tls(&own).unwrap();
+    sending(&collector, Config { tls: authority.trust(), ..config() }).await;
+    assert_eq!(collector.once(|seen| !seen.is_empty()).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn without_an_endpoint_the_trace_travels_as_it_did() {
     let second = process("second", None, None, |_| Does::Answer);
     let first = process("first", None, Some(second.port), |next| Does::Ask(next.unwrap()));
@@ -354,12 +457,17 @@ async fn without_an_endpoint_the_trace_travels_as_it_did() {
 
 #[tokio::test]
 async fn an_endpoint_that_cannot_be_used_is_an_error_at_start() {
-    for endpoint in ["http://collector:4318", "https://127.0.0.1:4318", "nonsense"] {
+    for (endpoint, words) in [
+        ("http://collector:4318", "--allow-plaintext"),
+        ("https://127.0.0.1:4318", "--otlp-ca is missing: whom to trust"),
+        ("nonsense", "neither http:// nor https://"),
+    ] {
         let config = Config {
             otlp_endpoint: Some(endpoint.to_owned()),
             ..Config::for_tests(Bound::free().unwrap(), "static://")
         };
         let error = App::new("only", DESCRIPTORS, config).expect_err(endpoint);
-        assert!(format!("{error:#}").contains("--otlp-endpoint"), "{error:#}");
+        let error = format!("{error:#}");
+        assert!(error.contains("--otlp-endpoint") && error.contains(words), "{error}");
     }
 }

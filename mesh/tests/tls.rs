@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use clap::Parser as _;
 use http::{HeaderMap, Request};
@@ -15,13 +14,9 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mesh::{
     App, Channel, Config,
-    auth::{
-        Jwk, Keys,
-        token::{Claims, ISSUER},
-    },
     config::Bound,
     registry::Address,
-    testing::Authority,
+    testing::{Authority, Tokens},
     tls::{ClientAuth, Connector, Settings},
     wire::{
         DESCRIPTORS,
@@ -158,53 +153,6 @@ async fn who_must_show_a_certificate_is_not_served_without_a_good_one() {
     }
 }
 
-/// An issuer's key, and the tokens that it signs for services.
-struct Tokens {
-    keys: Keys,
-    key: jsonwebtoken::EncodingKey,
-}
-
-// === impl Tokens ===
-
-impl Tokens {
-    fn new() -> Self {
-        use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
-        let document = Ed25519KeyPair::generate_pkcs8(&aws_lc_rs::rand::SystemRandom::new());
-        let document = document.unwrap();
-        let pair = Ed25519KeyPair::from_pkcs8(document.as_ref()).unwrap();
-        let jwk = Jwk {
-            kty: "OKP".to_owned(),
-            crv: "Ed25519".to_owned(),
-            alg: "EdDSA".to_owned(),
-            r#use: "sig".to_owned(),
-            kid: "k1".to_owned(),
-            x: BASE64_URL_SAFE_NO_PAD.encode(pair.public_key().as_ref()),
-        };
-        let keys = Keys::from_source(move || {
-            let jwk = jwk.clone();
-            Box::pin(async move { Ok(vec![jwk]) })
-        });
-        Self { keys, key: jsonwebtoken::EncodingKey::from_ed_der(document.as_ref()) }
-    }
-
-    fn of_service(&self, name: &str) -> String {
-        let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::EdDSA);
-        header.kid = Some("k1".to_owned());
-        let now = mesh::clock::now().unix_timestamp();
-        let claims = Claims {
-            iss: ISSUER.to_owned(),
-            aud: ISSUER.to_owned(),
-            sub: format!("services/{name}"),
-            roles: vec![format!("service:{name}")],
-            iat: now,
-            nbf: now,
-            exp: now + 900,
-            jti: "t1".to_owned(),
-        };
-        jsonwebtoken::encode(&header, &claims, &self.key).unwrap()
-    }
-}
-
 /// Open to all, so that nothing but its token can be wrong about a caller. Notes the schemes of
 /// requests.
 #[derive(Clone, Debug, Default)]
@@ -246,12 +194,12 @@ async fn a_service_shows_the_certificate_of_the_service_that_its_token_names() {
     let app = App::new("hop", DESCRIPTORS, config).unwrap();
     let port = app.address().port();
     let (_stop, stopped) = oneshot::channel::<()>();
-    tokio::spawn(app.keys(tokens.keys.clone()).grpc(Open::default()).serve(async {
+    tokio::spawn(app.keys(tokens.keys()).grpc(Open::default()).serve(async {
         let _stopped = stopped.await.is_ok();
     }));
     const RPC: &str = "ordermesh.auth.v1.TokensService/GetJwks";
     for (name, expected) in [("orders", "0"), ("payments", "16")] {
-        let token = format!("Bearer {}", tokens.of_service(name));
+        let token = tokens.of_service(name);
         let answer = call(port, "localhost", &client, RPC, &token).await.unwrap();
         assert_eq!(answer["grpc-status"], expected, "{name}: {answer:?}");
     }

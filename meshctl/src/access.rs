@@ -5,9 +5,8 @@ use std::{future::Future, path::PathBuf, time::Duration};
 use anyhow::Context as _;
 use mesh::{
     Channel, Ctx,
-    client::Tool,
+    client::{Tool, Trust},
     ctx::Trace,
-    tls::Files,
     wire::ordermesh::auth::v1::{
         IssueTokenRequest, PasswordCredential, issue_token_request::Credential,
         tokens_service_client::TokensServiceClient,
@@ -30,24 +29,15 @@ const LOOK_UP: Duration = Duration::from_secs(5);
 
 /// Settings of every command.
 #[derive(Clone, Debug, clap::Args)]
+#[command(mut_args = Trust::variables("MESHCTL"))]
 pub struct Access {
     /// The services, as `static://?name=host:port&name=host:port`, or a registry that knows
     /// them: `consul://host:port`, `consul+tls://host:port`, `dns://?suffix=domain&port=port`.
     #[arg(long, env = "MESHCTL_REGISTRY", global = true, default_value = "static://?")]
     pub registry: String,
-    /// Allows plaintext beyond loopback: to the registry, and to the services where there is no `--ca`.
-    #[arg(long, env = "MESHCTL_ALLOW_PLAINTEXT", global = true)]
-    pub allow_plaintext: bool,
-    /// File with the certificates that the services' must be issued by, as PEM: they are called
-    /// over TLS then, and a registry `consul+tls://host:port` is trusted by the same.
-    #[arg(long, env = "MESHCTL_CA", global = true)]
-    pub ca: Option<PathBuf>,
-    /// File with the certificate that is shown to them, as PEM.
-    #[arg(long, env = "MESHCTL_CERT", global = true, requires_all = ["ca", "key"])]
-    pub cert: Option<PathBuf>,
-    /// File with its private key, as PEM.
-    #[arg(long, env = "MESHCTL_KEY", global = true, requires = "cert")]
-    pub key: Option<PathBuf>,
+    /// Whom to trust.
+    #[command(flatten)]
+    pub trust: Trust,
     /// The e-mail address of an account with the role `admin`.
     #[arg(long, env = "MESHCTL_EMAIL", global = true)]
     pub email: Option<String>,
@@ -89,8 +79,7 @@ impl Access {
     /// # Errors
     /// The registry or a file cannot be read, nothing says who asks, or the mesh refuses it.
     pub async fn sign_in(self) -> anyhow::Result<Mesh> {
-        let files = Files { ca: self.ca, cert: self.cert, key: self.key, flags: "--" };
-        let tool = Tool::new(files, self.allow_plaintext)?;
+        let tool = Tool::new(self.trust)?;
         let registry = tool.registry(&self.registry)?;
         let mut channels = Vec::new();
         for name in SERVICES {
@@ -257,7 +246,7 @@ fn secret(path: &PathBuf) -> anyhow::Result<String> {
 mod tests {
     use std::path::Path;
 
-    use clap::Parser as _;
+    use clap::{CommandFactory as _, Parser as _};
     use mesh::{
         App, Config,
         config::Bound,
@@ -314,6 +303,24 @@ mod tests {
         let words = "--ca names the file with who has";
         hears(&registry, &[("--ca", &stranger.ca())], words).await;
         hears(&registry, &[], "if it serves TLS, call it with --ca").await;
+    }
+
+    #[test]
+    fn whom_to_trust_may_be_said_in_the_environment() {
+        let command = cli::Cli::command();
+        for (id, variable) in [
+            ("ca", "MESHCTL_CA"),
+            ("cert", "MESHCTL_CERT"),
+            ("key", "MESHCTL_KEY"),
+            ("allow_plaintext", "MESHCTL_ALLOW_PLAINTEXT"),
+            ("registry", "MESHCTL_REGISTRY"),
+        ] {
+            let flag = command.get_arguments().find(|it| it.get_id() == id).unwrap();
+            assert_eq!(flag.get_env().unwrap(), variable);
+        }
+        let flags = ["meshctl", "sagas", "list", "--ca", "x", "--allow-plaintext"];
+        let trust = cli::Cli::try_parse_from(flags).unwrap().access.trust;
+        assert!(trust.ca.is_some() && trust.allow_plaintext, "before and after the command");
     }
 
     #[tokio::test]

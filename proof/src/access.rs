@@ -5,9 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::Context as _;
 use mesh::{
     Channel, Ctx,
-    client::Tool,
+    client::{Tool, Trust},
     ctx::Trace,
-    tls::Files,
     wire::ordermesh::auth::v1::{
         ClientCredential, IssueTokenRequest, PasswordCredential, issue_token_request::Credential,
         tokens_service_client::TokensServiceClient,
@@ -26,6 +25,7 @@ const LOOK_UP: Duration = Duration::from_secs(5);
 
 /// Where the mesh is.
 #[derive(Clone, Debug, clap::Args)]
+#[command(mut_args = Trust::variables("MESHPROOF"))]
 pub struct Place {
     /// The services, as `static://?name=host:port&name=host:port`, or a registry that knows
     /// them: `consul://host:port`, `consul+tls://host:port`.
@@ -34,24 +34,6 @@ pub struct Place {
     /// Whom to trust.
     #[command(flatten)]
     pub trust: Trust,
-}
-
-/// Where a mesh serves TLS: whom to trust, and what to show.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub struct Trust {
-    /// File with the certificates that the services' must be issued by, as PEM: they are called
-    /// over TLS then, and a registry `consul+tls://host:port` is trusted by the same.
-    #[arg(long, env = "MESHPROOF_CA")]
-    pub ca: Option<PathBuf>,
-    /// File with the certificate that is shown to them, as PEM.
-    #[arg(long, env = "MESHPROOF_CERT", requires_all = ["ca", "key"])]
-    pub cert: Option<PathBuf>,
-    /// File with its private key, as PEM.
-    #[arg(long, env = "MESHPROOF_KEY", requires = "cert")]
-    pub key: Option<PathBuf>,
-    /// Allows plaintext beyond loopback: to the registry, and to the services where there is no `--ca`.
-    #[arg(long, env = "MESHPROOF_ALLOW_PLAINTEXT")]
-    pub allow_plaintext: bool,
 }
 
 /// Who asks: a token, an account, or the client `proof`.
@@ -82,8 +64,7 @@ impl Place {
     /// # Errors
     /// The registry cannot be read, or a file of those that say whom to trust.
     pub async fn find(&self, name: &str) -> anyhow::Result<Option<Channel>> {
-        let Trust { ca, cert, key, allow_plaintext } = self.trust.clone();
-        let tool = Tool::new(Files { ca, cert, key, flags: "--" }, allow_plaintext)?;
+        let tool = Tool::new(self.trust.clone())?;
         let addresses = tool.registry(&self.registry)?.find(name, LOOK_UP).await?.addresses();
         if addresses.is_empty() {
             return Ok(None);
@@ -170,6 +151,7 @@ fn secret(path: &PathBuf) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
     use mesh::{
         App, Config,
         config::Bound,
@@ -222,6 +204,32 @@ mod tests {
         let words = "UnknownIssuer: nobody in ";
         hears(&place, trust(&Authority::new()), words).await;
         hears(&place, Trust::default(), "serves TLS is called with --ca").await;
+    }
+
+    #[test]
+    fn whom_to_trust_may_be_said_in_the_environment() {
+        let mut command = crate::cli::Cli::command();
+        command.build();
+        let mut placed = 0;
+        for it in command.get_subcommands() {
+            let variable = |id: &str| {
+                let flag = it.get_arguments().find(|it| it.get_id() == id)?;
+                Some(flag.get_env()?.to_str().unwrap().to_owned())
+            };
+            if variable("registry").is_some() {
+                placed += 1;
+                let found =
+                    ["ca", "cert", "key", "allow_plaintext"].map(|id| variable(id).unwrap());
+                let names = [
+                    "MESHPROOF_CA",
+                    "MESHPROOF_CERT",
+                    "MESHPROOF_KEY",
+                    "MESHPROOF_ALLOW_PLAINTEXT",
+                ];
+                assert_eq!(found, names);
+            }
+        }
+        assert!(placed > 1, "each command that calls a mesh");
     }
 
     #[tokio::test]

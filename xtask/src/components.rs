@@ -1,12 +1,16 @@
 //! What `up --with` starts beside the processes, in place of the embedded defaults.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
+use crate::clock;
 use crate::consul;
 use crate::jaeger;
+use crate::os::Pid;
 use crate::postgres;
 
 /// The components that were asked for.
@@ -23,6 +27,15 @@ pub(crate) struct Components {
     pub(crate) postgres: Option<postgres::Server>,
     pub(crate) consul: Option<consul::Agent>,
     pub(crate) jaeger: Option<jaeger::Jaeger>,
+}
+
+/// A program of others that was started, and says when it is ready.
+#[derive(Debug)]
+pub(crate) struct Started<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) pid: &'a Pid,
+    /// What it writes.
+    pub(crate) log: &'a Path,
 }
 
 /// What there is today.
@@ -105,9 +118,59 @@ impl Components {
     }
 }
 
+// === impl Started ===
+
+impl Started<'_> {
+    /// Waits until it is ready, `patience` at most; fails when it has ended, with its last words.
+    pub(crate) fn wait(&self, patience: Duration, ready: impl Fn() -> bool) -> Result<()> {
+        let Self { name, pid, log } = self;
+        let begun = clock::now();
+        loop {
+            // First, so that no other one's answer is taken for its.
+            if !pid.alive() {
+                let words = fs::read_to_string(log).unwrap_or_default();
+                let last = words.lines().last().unwrap_or_default();
+                bail!("{name} ended at once: {last} (the whole of it: {})", log.display());
+            }
+            if ready() {
+                return Ok(());
+            }
+            if begun.elapsed() > patience {
+                bail!("{name} is not ready after {}", clock::spoken(patience));
+            }
+            clock::nap(50);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::process::{Command, Stdio};
+
     use super::*;
+    use crate::os;
+
+    #[test]
+    fn who_ends_is_waited_for_no_longer_and_who_is_not_ready_not_for_ever() {
+        let log = std::env::temp_dir().join(format!("ordermesh-{}", os::random(8).unwrap()));
+        fs::write(&log, "first\nthe port is taken\n").unwrap();
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let pid = Pid::of(child.id());
+        let started = Started { name: "Component", pid: &pid, log: &log };
+        let asked = Cell::new(0);
+        let second = || asked.replace(asked.get() + 1) == 1;
+        started.wait(Duration::from_secs(20), second).unwrap();
+        assert_eq!(asked.get(), 2);
+        let error = started.wait(Duration::ZERO, || false).unwrap_err().to_string();
+        assert!(error.starts_with("Component is not ready after"), "{error}");
+        // It reads to the end of what it is told, and ends.
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        let error = started.wait(Duration::from_secs(20), || true).unwrap_err().to_string();
+        assert!(error.starts_with("Component ended at once: the port is taken"), "{error}");
+        fs::remove_file(log).unwrap();
+    }
 
     #[test]
     fn components_that_do_not_exist_yet_are_refused_by_what_is_available() {

@@ -6,13 +6,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::api::Api;
+use crate::components::Started;
 use crate::os::Pid;
 use crate::site::Site;
-use crate::{clock, run_file, tools};
+use crate::{run_file, tools};
 
 /// An agent that runs, or ran.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,26 +60,14 @@ impl Agent {
             .spawn()
             .context("cannot run Consul")?;
         let agent = Self { pid: Pid::of(child.id()), address: site.address(PORTS[0].1) };
-        let begun = clock::now();
-        loop {
-            // First, so that no other agent's answer is taken for ours.
-            if !agent.pid.alive() {
-                let words = fs::read_to_string(&log_path).unwrap_or_default();
-                let last = words.lines().last().unwrap_or_default();
-                bail!("Consul ended at once: {last} (the whole of it: {})", log_path.display());
-            }
-            if agent
-                .get("/v1/status/leader")
-                .is_ok_and(|it| it.as_str().is_some_and(|it| !it.is_empty()))
-            {
-                return Ok(agent);
-            }
-            if begun.elapsed() > PATIENCE.0 {
-                agent.stop();
-                bail!("Consul is not ready after {}", clock::spoken(PATIENCE.0));
-            }
-            clock::nap(50);
+        let started = Started { name: "Consul", pid: &agent.pid, log: &log_path };
+        let leads = |it: Value| it.as_str().is_some_and(|it| !it.is_empty());
+        let ready = || agent.get("/v1/status/leader").is_ok_and(leads);
+        if let Err(error) = started.wait(PATIENCE.0, ready) {
+            agent.stop();
+            return Err(error);
         }
+        Ok(agent)
     }
 
     /// What processes are told in `MESH_REGISTRY`.

@@ -6,13 +6,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::api::Api;
+use crate::components::Started;
 use crate::os::Pid;
 use crate::site::Site;
-use crate::{clock, run_file, tools};
+use crate::{run_file, tools};
 
 /// A Jaeger that runs, or ran.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,24 +56,14 @@ impl Jaeger {
             .spawn()
             .context("cannot run Jaeger")?;
         let jaeger = Self { pid: Pid::of(child.id()), address: pages, otlp };
-        let begun = clock::now();
-        loop {
-            // First, so that no other one's answer is taken for ours.
-            if !jaeger.pid.alive() {
-                let words = fs::read_to_string(&log_path).unwrap_or_default();
-                let last = words.lines().last().unwrap_or_default();
-                bail!("Jaeger ended at once: {last} (the whole of it: {})", log_path.display());
-            }
-            let api = Api::new(&format!("http://{}", jaeger.address));
-            if api.get_once("/api/services").is_ok_and(|reply| reply.status == 200) {
-                return Ok(jaeger);
-            }
-            if begun.elapsed() > PATIENCE.0 {
-                jaeger.stop();
-                bail!("Jaeger is not ready after {}", clock::spoken(PATIENCE.0));
-            }
-            clock::nap(50);
+        let started = Started { name: "Jaeger", pid: &jaeger.pid, log: &log_path };
+        let api = Api::new(&format!("http://{}", jaeger.address));
+        let ready = || api.get_once("/api/services").is_ok_and(|reply| reply.status == 200);
+        if let Err(error) = started.wait(PATIENCE.0, ready) {
+            jaeger.stop();
+            return Err(error);
         }
+        Ok(jaeger)
     }
 
     /// What processes are told in `OTEL_EXPORTER_OTLP_ENDPOINT`.

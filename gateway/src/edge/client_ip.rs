@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use http::HeaderMap;
 
+use super::rate_limit::counted;
 use crate::error::Error;
 
 /// A network in the notation `address/length`; without a length it is one address.
@@ -114,9 +115,35 @@ fn malformed(header: &str, problem: &'static str) -> Error {
     Error::MalformedHeader { header: header.to_owned(), problem }
 }
 
+/// Whose connection one from `peer` is, where it is not of a proxy that stands for many.
+pub(crate) fn holder(peer: IpAddr, trusted: &[Network]) -> Option<IpAddr> {
+    let peer = peer.to_canonical();
+    let is_many = peer.is_loopback() || trusted.iter().any(|network| network.contains(peer));
+    (!is_many).then(|| counted(peer))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_are_of_an_address_but_for_proxies_and_loopback() {
+        let trusted = ["10.0.0.0/8".parse().expect("a network"), "fd00::/8".parse().expect("one")];
+        for (peer, holder) in [
+            ("192.0.2.1", Some("192.0.2.1")),
+            ("::ffff:192.0.2.1", Some("192.0.2.1")),
+            ("2001:db8:1:2:3::4", Some("2001:db8:1:2::")),
+            ("10.1.2.3", None),
+            ("::ffff:10.1.2.3", None),
+            ("fd00::1", None),
+            ("127.0.0.2", None),
+            ("::1", None),
+            ("::ffff:127.0.0.1", None),
+        ] {
+            let holder = holder.map(|it| it.parse::<IpAddr>().expect(it));
+            assert_eq!(super::holder(peer.parse().expect(peer), &trusted), holder, "{peer}");
+        }
+    }
 
     #[test]
     fn a_network_holds_the_addresses_of_its_prefix() {

@@ -162,8 +162,8 @@ fn make_room(due: &mut HashMap<(usize, IpAddr), Instant>, at: Instant) {
     }
 }
 
-/// An IPv6 client has a whole /64 to itself.
-fn counted(client: IpAddr) -> IpAddr {
+/// Who is one client: of IPv6, one has a whole /64 to itself.
+pub(crate) fn counted(client: IpAddr) -> IpAddr {
     match client.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => {

@@ -13,7 +13,7 @@ use crate::{
     config::Config,
     registry::{Address, Health, Lease, Options, Registration, Registry, Standing},
     server::{Check, Readiness},
-    tls::{ClientAuth, Files},
+    tls::{ClientAuth, Files, Flags},
 };
 
 /// Ready only once the registry has taken this process in. Registered late, because others come
@@ -23,18 +23,15 @@ pub(super) struct Registered(Arc<OnceLock<Standing>>);
 
 /// Opens the registry that the settings name.
 pub(super) fn registry(config: &Config) -> anyhow::Result<Registry> {
-    let named = config.consul_ca.is_some() || config.consul_cert.is_some();
     let consul = Files {
         ca: config.consul_ca.clone(),
         cert: config.consul_cert.clone(),
         key: config.consul_key.clone(),
-        flags: "--consul-",
+        ..Files::none(Flags::Consul)
     };
-    // Whom we trust and who we are does not depend on whom we speak to, unless we are told so.
-    let files = if named || config.tls.tls_ca.is_none() { consul } else { config.tls.files() };
     let options = Options {
         consul_token_file: config.consul_token_file.clone(),
-        tls: Some(files),
+        tls: Some(config.tls.files_or(consul)),
         allow_plaintext: config.allow_plaintext,
         ..Options::from_env()
     };

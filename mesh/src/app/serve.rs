@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    net::IpAddr,
     pin::Pin,
     sync::{Arc, PoisonError},
     time::Duration,
@@ -19,7 +20,7 @@ use crate::{
     client::Dependency,
     clock,
     registry::Lease,
-    server::{self, Accept, Calls, Limiter, Listener, Methods, Readiness, Wire},
+    server::{self, Accept, Calls, Clients, Limiter, Listener, Methods, Readiness, Wire},
     telemetry::{self, spans::HOME},
 };
 
@@ -57,10 +58,23 @@ enum Reflection {
 // === impl App ===
 
 impl App {
+    /// Serves no more than `most` connections of one client at once. `who` says which client one
+    /// that comes from an address is of, and nothing where it is not counted. Beyond that they are
+    /// closed: with 429, where it is not for TLS to say it.
+    #[must_use]
+    pub fn connections_per_client(
+        self,
+        most: usize,
+        who: impl Fn(IpAddr) -> Option<IpAddr> + Send + Sync + 'static,
+    ) -> Self {
+        self.listener.bound_by(Clients::new(most, who));
+        self
+    }
+
     /// Warns of settings that change nothing.
     fn doubt(&self) {
         let channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_callee = |name: &str| channels.contains_key(name);
+        let is_callee = |name: &str| channels.contains_key(name) || self.outside.contains(&name);
         let is_method = |name: &str| self.methods.facts(name).is_some();
         for unknown in Dependency::unknown(&self.config.dependencies, is_callee, is_method) {
             tracing::warn!(unknown, "--dependency speaks of {unknown}, which is not called here");

@@ -133,7 +133,8 @@ impl Leave {
 // === impl Permit ===
 
 impl Permit {
-    fn settle(mut self, judged: Judged, now: Instant) {
+    /// Takes the verdict.
+    pub(super) fn settle(mut self, judged: Judged, now: Instant) {
         let failed = match judged.verdict {
             BreakerVerdict::Success => false,
             BreakerVerdict::Failure => true,

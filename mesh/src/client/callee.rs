@@ -192,7 +192,7 @@ impl Method {
 }
 
 /// One log line and one metric for every change of a breaker.
-fn tell(told: &Told, state: State) {
+pub(super) fn tell(told: &Told, state: State) {
     let Told { dependency, method, .. } = told;
     let labels = Label { dependency: dependency.to_string(), method: method.to_string() };
     telemetry::metrics().breaker_state.get_or_create(&labels).set(state.level());

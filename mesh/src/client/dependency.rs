@@ -109,6 +109,17 @@ impl Dependency {
         calls
     }
 
+    /// How `name`, who is outside of the mesh, is called: by `policy`, but for what is said of it.
+    /// What is said of all is about callees in the mesh.
+    pub(crate) fn outside(overrides: &[Override], name: &str, policy: Policy) -> Policy {
+        let mut calls = Self { policy, ..Self::default() };
+        let own = overrides.iter().filter(|it| it.name.as_deref() == Some(name));
+        for it in own.filter(|it| it.method.is_none()) {
+            it.setting.apply(&mut calls.policy, Some(&mut calls.balance));
+        }
+        calls.policy
+    }
+
     /// All settings in effect.
     pub(crate) fn told(&self) -> Value {
         let mut told = told(&self.policy);
@@ -365,6 +376,15 @@ mod tests {
         assert_eq!((orders.policy.hedge, orders.balance), (None, Balance::RoundRobin));
         assert_eq!(orders.told()["methods"][QUOTE]["method_places"], 7);
         assert_eq!(orders.told()["balance"], "round_robin");
+    }
+
+    #[test]
+    fn who_is_outside_is_called_as_its_caller_says_but_for_what_is_said_of_it() {
+        let said = ["*.timeout=1s", "psp.breaker=opossum_10s", "psp.places=7", "users.places=9"];
+        let overrides: Vec<Override> = said.iter().map(|it| it.parse().expect(it)).collect();
+        let policy = Dependency::outside(&overrides, "psp", Policy::external());
+        let breaker = breaker::opossum_10s();
+        assert_eq!(policy, Policy { breaker, bulkhead: 7, ..Policy::external() });
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{
     error::Error,
     io,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -20,6 +21,11 @@ use hyper_util::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::{
+    classify::BreakerVerdict,
+    guarded::{Guard, Time},
+    policy::Policy,
+};
 use crate::{
     clock,
     ctx::{Ctx, TRACEPARENT, Trace},
@@ -39,6 +45,7 @@ pub struct Http {
     base: String,
     tls: Option<tls::Connector>,
     client: Client<Dial, Full<Bytes>>,
+    guard: Option<Arc<Guard>>,
 }
 
 /// Opens connections: TCP, and TLS over it where we were told whom to trust.
@@ -90,7 +97,15 @@ impl Http {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
             .build(Dial { tcp, tls: tls.clone() });
-        Self { base: base.trim_end_matches('/').to_owned(), tls, client }
+        Self { base: base.trim_end_matches('/').to_owned(), tls, client, guard: None }
+    }
+
+    /// The same as an upstream that is called `name`: with places, and refused as
+    /// [`Failure::NotSent`] while it fails. An answer of 500 and above is a failure of the server,
+    /// 429 says nothing of it. Of the policy counts what is about one attempt.
+    #[must_use]
+    pub fn guarded(self, name: &str, policy: Policy) -> Self {
+        Self { guard: Some(Guard::new(name, policy)), ..self }
     }
 
     /// Sends one request and reads the whole answer, within `timeout` and the deadline of the
@@ -122,9 +137,9 @@ impl Http {
         timeout: Duration,
     ) -> Result<Response<Bytes>, Failure> {
         let ctx = Ctx::current();
-        let ends = clock::instant() + timeout;
-        let ends = ctx.as_ref().map_or(ends, |ctx| ends.min(ctx.deadline()));
-        if ends <= clock::instant() {
+        let longest = self.guard.as_ref().and_then(|guard| guard.longest());
+        let time = Time::of(longest.map_or(timeout, |longest| longest.min(timeout)), ctx.as_ref());
+        if time.ends <= clock::instant() {
             return Err(not_sent(&"no time is left"));
         }
         let uri = format!("{}{}", self.base, request.uri());
@@ -144,6 +159,26 @@ impl Http {
             .headers_mut()
             .entry(header::CONTENT_TYPE)
             .or_insert(header::HeaderValue::from_static("application/json"));
+        let answer = self.send(request, time).await;
+        match &answer {
+            Ok(response) => span.exchanged(response.status()),
+            Err(Failure::NotSent(_) | Failure::Untrusted(_)) => span.failed("not_sent"),
+            Err(Failure::Unsure(_)) => span.failed("unsure"),
+        }
+        span.end();
+        answer
+    }
+
+    /// The exchange, if nothing is against it.
+    async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        time: Time,
+    ) -> Result<Response<Bytes>, Failure> {
+        let entry = match &self.guard {
+            Some(guard) => Some(guard.enter(time).await.map_err(|refused| not_sent(&refused))?),
+            None => None,
+        };
         let exchange = async {
             let response = self.client.request(request).await.map_err(|error| {
                 if let Some(why) = self.distrust(&error) {
@@ -159,15 +194,20 @@ impl Http {
             let body = body.map_err(|error| Failure::Unsure(error.to_string()))?;
             Ok(Response::from_parts(head, body.to_bytes()))
         };
-        let answer = deadline::within(ends, exchange).await;
-        let answer = answer.unwrap_or_else(|late| Err(Failure::Unsure(late.to_string())));
-        match &answer {
-            Ok(response) => span.exchanged(response.status()),
-            Err(Failure::NotSent(_) | Failure::Untrusted(_)) => span.failed("not_sent"),
-            Err(Failure::Unsure(_)) => span.failed("unsure"),
+        match deadline::within(time.ends, exchange).await {
+            Ok(answer) => {
+                if let Some(entry) = entry {
+                    entry.ended(verdict(&answer));
+                }
+                answer
+            }
+            Err(late) => {
+                if let Some(entry) = entry {
+                    entry.late();
+                }
+                Err(Failure::Unsure(late.to_string()))
+            }
         }
-        span.end();
-        answer
     }
 
     /// What to do if an error is that there is no trust. That it does not take our certificate, a
@@ -212,6 +252,15 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 impl Connection for Box<dyn Io> {
     fn connected(&self) -> Connected {
         Connected::new()
+    }
+}
+
+/// What an answer, or none, says of a server of which there is no other instance to go to.
+fn verdict(answer: &Result<Response<Bytes>, Failure>) -> BreakerVerdict {
+    match answer.as_ref().map(Response::status) {
+        Ok(StatusCode::TOO_MANY_REQUESTS) => BreakerVerdict::Neutral,
+        Ok(status) if !status.is_server_error() => BreakerVerdict::Success,
+        Ok(_) | Err(_) => BreakerVerdict::Failure,
     }
 }
 

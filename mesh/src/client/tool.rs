@@ -1,11 +1,34 @@
 //! How tools call the processes of a mesh: over TLS if they know whom to trust, else in plaintext,
 //! which stays on this machine unless it is allowed to leave it.
 
+use std::path::PathBuf;
+
 use super::Channel;
 use crate::{
     registry::{Address, Malformed, Options, Registry},
-    tls::{Connector, Files},
+    tls::{Connector, Files, Flags},
 };
+
+/// What a tool is told of whom to trust, and of what to show.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Trust {
+    /// File with the certificates that the services' must be issued by, as PEM: they are called
+    /// over TLS then, and a registry `consul+tls://host:port` is trusted by the same.
+    #[arg(long, global = true)]
+    pub ca: Option<PathBuf>,
+
+    /// File with the certificate that is shown to them, as PEM.
+    #[arg(long, global = true, requires_all = ["ca", "key"])]
+    pub cert: Option<PathBuf>,
+
+    /// File with its private key, as PEM.
+    #[arg(long, global = true, requires = "cert")]
+    pub key: Option<PathBuf>,
+
+    /// Allows plaintext beyond loopback: to the registry, and to the services where there is no `--ca`.
+    #[arg(long, global = true)]
+    pub allow_plaintext: bool,
+}
 
 /// What a tool was told of the way to a mesh.
 #[derive(Debug)]
@@ -25,15 +48,33 @@ pub struct Exposed {
     address: Address,
 }
 
+// === impl Trust ===
+
+impl Trust {
+    /// Gives the flags the variables of the tool whose variables begin with `prefix`: `MESHCTL_CA`
+    /// and so on.
+    pub fn variables(prefix: &'static str) -> impl FnMut(clap::Arg) -> clap::Arg {
+        move |arg| match arg.get_id().as_str() {
+            id @ ("ca" | "cert" | "key" | "allow_plaintext") => {
+                let variable = format!("{prefix}_{}", id.to_uppercase());
+                arg.env(variable)
+            }
+            _ => arg,
+        }
+    }
+}
+
 // === impl Tool ===
 
 impl Tool {
-    /// One that trusts who is named in `files`, if anybody is.
+    /// One that trusts who is named there, if anybody is.
     ///
     /// # Errors
     /// A file cannot be used.
-    pub fn new(files: Files, allow_plaintext: bool) -> anyhow::Result<Self> {
-        let trusts = files.ca.is_some();
+    pub fn new(trust: Trust) -> anyhow::Result<Self> {
+        let Trust { ca, cert, key, allow_plaintext } = trust;
+        let trusts = ca.is_some();
+        let files = Files { ca, cert, key, ..Files::none(Flags::Tool) };
         let connector = trusts.then(|| Connector::new(files.clone())).transpose()?;
         let options = Options { allow_plaintext, tls: Some(files), ..Options::from_env() };
         Ok(Self { connector, options })

@@ -1,48 +1,61 @@
 //! What this process knows of its dependencies, for whoever looks at it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};
 
-use super::callee::{Callee, Method};
+use super::{
+    callee::{Callee, Method},
+    guarded::Guard,
+};
 use crate::clock;
 
 /// The numbers of a dependency that are read when metrics are.
 #[derive(Clone, Debug)]
 pub(crate) struct Reading {
     pub(crate) dependency: String,
-    pub(crate) retry_budget: u64,
+    /// Who is outside of the mesh has none.
+    pub(crate) retry_budget: Option<u64>,
     pub(crate) bulkhead_in_use: u64,
     /// Instances, by what state they are in.
     pub(crate) endpoints: BTreeMap<&'static str, u64>,
 }
 
 /// Every dependency of this process: its instances, its budget, its places, and the breakers of
-/// its methods.
+/// its methods. Who is outside of the mesh has no instances, methods and budget.
 #[must_use]
 pub fn view() -> Value {
-    let mut all = Callee::all();
-    all.sort_by(|a, b| a.name.cmp(&b.name));
-    Value::Array(all.iter().map(|callee| callee.view()).collect())
+    let callees = Callee::all().into_iter().map(|it| (Arc::clone(&it.name), it.view()));
+    let guards = Guard::all().into_iter().map(|it| (Arc::clone(&it.name), it.view()));
+    let mut all: Vec<_> = callees.chain(guards).collect();
+    all.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Value::Array(all.into_iter().map(|(_, view)| view).collect())
 }
 
 /// The numbers of every dependency. One that is called under several policies is one.
 pub(crate) fn readings() -> Vec<Reading> {
     let now = clock::instant();
     let mut readings: Vec<Reading> = Vec::new();
-    for callee in Callee::all() {
-        let (budget, in_use) = (callee.budget.left(now), callee.bulkhead.in_use() as u64);
-        match readings.iter_mut().find(|known| *known.dependency == *callee.name) {
+    let callees = Callee::all().into_iter().map(|callee| Reading {
+        dependency: callee.name.to_string(),
+        retry_budget: Some(callee.budget.left(now)),
+        bulkhead_in_use: callee.bulkhead.in_use() as u64,
+        endpoints: callee.endpoints.states(),
+    });
+    let guards = Guard::all().into_iter().map(|guard| Reading {
+        dependency: guard.name.to_string(),
+        retry_budget: None,
+        bulkhead_in_use: guard.bulkhead.in_use() as u64,
+        endpoints: BTreeMap::new(),
+    });
+    for reading in callees.chain(guards) {
+        match readings.iter_mut().find(|known| known.dependency == reading.dependency) {
             Some(known) => {
-                known.retry_budget = known.retry_budget.min(budget);
-                known.bulkhead_in_use += in_use;
+                let budgets = [known.retry_budget, reading.retry_budget];
+                known.retry_budget = budgets.into_iter().flatten().min();
+                known.bulkhead_in_use += reading.bulkhead_in_use;
             }
-            None => readings.push(Reading {
-                dependency: callee.name.to_string(),
-                retry_budget: budget,
-                bulkhead_in_use: in_use,
-                endpoints: callee.endpoints.states(),
-            }),
+            None => readings.push(reading),
         }
     }
     readings
@@ -67,6 +80,26 @@ impl Callee {
             "retry_budget": self.budget.left(now),
             "bulkhead": { "in_use": self.bulkhead.in_use(), "max": self.bulkhead.max() },
             "methods": methods.iter().map(|method| method.view()).collect::<Vec<_>>(),
+        })
+    }
+}
+
+// === impl Guard ===
+
+impl Guard {
+    fn view(&self) -> Value {
+        let (calls, failures) = self.breaker.counts(clock::instant());
+        json!({
+            "name": &*self.name,
+            "endpoints": [],
+            "breaker": {
+                "state": self.breaker.state().name(),
+                "calls_10s": calls,
+                "failures_10s": failures,
+            },
+            "retry_budget": null,
+            "bulkhead": { "in_use": self.bulkhead.in_use(), "max": self.bulkhead.max() },
+            "methods": [],
         })
     }
 }

@@ -112,7 +112,7 @@ impl Consul {
     pub(super) fn open_tls(rest: &str, options: &Options) -> Result<Self, Malformed> {
         let (address, parameters) = split(rest)?;
         let wrong = |why: String| Malformed::Setting(format!("consul+tls://{address}: {why}"));
-        let files = options.tls.clone().unwrap_or_default();
+        let files = options.tls.clone().unwrap_or_else(|| tls::Files::none(tls::Flags::Consul));
         let tls = tls::Connector::http(files).map_err(|error| wrong(format!("{error:#}")))?;
         let exchange = Box::new(Http::over_tls(&format!("https://{address}"), tls));
         Self::over(exchange, parameters, options)

@@ -35,7 +35,7 @@ fn a_malformed_registry_names_the_part_that_is_wrong() {
     for (url, words) in [
         ("consul://10.0.0.1:8500", "--allow-plaintext"),
         ("consul://10.0.0.1:8500", "consul+tls://"),
-        ("consul+tls://10.0.0.1:8501", "ca is missing: whom to trust"),
+        ("consul+tls://10.0.0.1:8501", "--consul-ca is missing: whom to trust"),
         ("consul://127.0.0.1:8500?token=s3cret", "--consul-token-file"),
         ("consul://127.0.0.1:8500?wait=11m", "from 1s to 10m"),
         ("consul://127.0.0.1:8500?zone=a", "dc, ns, wait and check"),

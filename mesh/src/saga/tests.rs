@@ -1,12 +1,18 @@
 //! The engine on real databases: what is kept, who may write, what a crash leaves.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    future::ready,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use sea_orm::FromQueryResult;
-use tokio::sync::Notify;
+use tokio::{
+    sync::{Notify, Semaphore, watch},
+    time::Instant,
+};
 use uuid::Uuid;
 
 use super::*;
@@ -21,6 +27,7 @@ crate::on_both_databases! {
     Tables;
     steps_are_done_in_order_with_one_commit_each
     sagas_beyond_the_queue_wait_for_room_and_for_no_lease
+    what_a_participant_sheds_is_sent_by_fewer_sagas_and_by_one_more_in_a_while
     a_no_undoes_what_was_done_the_last_first_and_ends_with_its_effect
     an_unknown_outcome_is_asked_for_again_with_the_same_command
     a_saga_of_a_dead_process_goes_on_in_another_with_the_same_command
@@ -266,6 +273,85 @@ async fn sagas_beyond_the_queue_wait_for_room_and_for_no_lease(db: TestDb) {
     }
     let work = tokio::spawn(runner.clone().run(Draining::default()));
     all_done(&db, 20).await;
+    work.abort();
+}
+
+/// A participant that lets sagas wait at their first step and sheds one call at the second.
+#[derive(Clone)]
+struct Gate {
+    open: Arc<Semaphore>,
+    /// How many sagas are between their first step and the end of their last.
+    running: watch::Sender<usize>,
+    seconds: watch::Sender<usize>,
+    /// When it shed, and what ran at each begin after that.
+    shed: Arc<Mutex<Option<Instant>>>,
+    begun: Arc<Mutex<Vec<(usize, Duration)>>>,
+}
+
+impl Gate {
+    async fn first(&self) -> Outcome {
+        self.running.send_modify(|running| *running += 1);
+        if let Some(shed) = *self.shed.lock().expect("an instant") {
+            let begun = (*self.running.borrow(), clock::instant() - shed);
+            self.begun.lock().expect("a list").push(begun);
+        }
+        self.open.acquire().await.expect("it is never closed").forget();
+        Outcome::done()
+    }
+
+    fn second(&self) -> Outcome {
+        self.seconds.send_modify(|seconds| *seconds += 1);
+        let mut shed = self.shed.lock().expect("an instant");
+        if shed.is_none() {
+            *shed = Some(clock::instant());
+            return Outcome::NotSent { why: "shed".to_owned(), after: Duration::ZERO, shed: true };
+        }
+        self.running.send_modify(|running| *running -= 1);
+        Outcome::done()
+    }
+}
+
+/// Databases are no part of paused time. So this compares what runs with the time that has passed:
+/// a slow machine shows less, and nothing wrong.
+#[expect(clippy::disallowed_methods, reason = "a process of its own in a test")]
+async fn what_a_participant_sheds_is_sent_by_fewer_sagas_and_by_one_more_in_a_while(db: TestDb) {
+    const MOST: usize = 100;
+    let gate = Gate {
+        open: Arc::new(Semaphore::new(0)),
+        running: watch::Sender::new(0),
+        seconds: watch::Sender::new(0),
+        shed: Arc::default(),
+        begun: Arc::default(),
+    };
+    let saga = Saga::<Gate>::named("gated.v1")
+        .compensable("first", |on| Box::pin(on.first()), |_| Box::pin(ready(Outcome::done())))
+        .pivot("second", |on| Box::pin(ready(on.second())));
+    let settings = Settings { lease: HOUR, step_timeout: HOUR, concurrency: MOST, ..quick() };
+    let make = gate.clone();
+    let runner = Runner::new(db.store.clone(), saga, settings, move |_| make.clone());
+    for order in 0..2 * MOST {
+        let created = create(&runner, &format!("orders/{order}"), &db.store, HOUR).await;
+        runner.start(created);
+    }
+    let work = tokio::spawn(runner.clone().run(Draining::default()));
+    let come = async |number: &watch::Sender<usize>, to: usize| {
+        let mut number = number.subscribe();
+        let come = number.wait_for(|number| *number >= to);
+        let come = tokio::time::timeout(Duration::from_secs(60), come).await;
+        assert!(come.is_ok_and(|it| it.is_ok()), "{to}");
+    };
+    // Other tests of this process make calls, to which sagas give way: it may take its time.
+    come(&gate.running, MOST).await;
+    gate.open.add_permits(1);
+    // Asked again, it has recorded that it was shed.
+    come(&gate.seconds, 2).await;
+    gate.open.add_permits(MOST / 2);
+    come(&gate.seconds, 2 + MOST / 2).await;
+    come(&gate.running, 95).await;
+    for (running, after) in gate.begun.lock().expect("a list").iter() {
+        let allowed = 90.0 + after.as_secs_f64() * 10.0;
+        assert!(*running as f64 <= allowed, "{running} of {allowed} after {after:?}");
+    }
     work.abort();
 }
 

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     io,
     net::{SocketAddr, TcpListener as Bound},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -21,6 +21,7 @@ use tonic::body::Body;
 use tower::Service;
 
 use super::{
+    clients::{Clients, Held, TooMany},
     connection::{self, Ended, Why},
     link::Link,
     settings::Settings,
@@ -56,6 +57,8 @@ pub(crate) struct Listener<A = TcpListener> {
     tls: Option<tls::Acceptor>,
     phases: Phases,
     connections: TaskTracker,
+    /// Where one client may not have them all.
+    clients: OnceLock<Arc<Clients>>,
 }
 
 /// How far the end of a listener has come; each phase begins once.
@@ -102,7 +105,13 @@ impl<A: Accept> Listener<A> {
     /// The same over any socket.
     pub(crate) fn over(socket: A, settings: Settings, tls: Option<tls::Acceptor>) -> Self {
         let (phases, connections) = (Phases::default(), TaskTracker::new());
-        Self { socket, settings, tls, phases, connections }
+        Self { socket, settings, tls, phases, connections, clients: OnceLock::new() }
+    }
+
+    /// Counts the connections of each client, before any is accepted.
+    pub(crate) fn bound_by(&self, clients: Arc<Clients>) {
+        // Told twice, the first counts.
+        let _first = self.clients.set(clients).is_ok();
     }
 
     /// Accepts until [`Listener::leave`].
@@ -131,8 +140,16 @@ impl<A: Accept> Listener<A> {
             match accepted {
                 Ok((stream, peer, permit)) => {
                     backoff = Backoff::default();
+                    let held = match self.clients.get().map(|it| it.enter(peer.ip())).transpose() {
+                        Ok(held) => held.flatten(),
+                        Err(TooMany) => {
+                            self.refuse(stream, peer);
+                            continue;
+                        }
+                    };
+                    let places = (permit, held);
                     let connection =
-                        Arc::clone(&self).connection(wire, stream, peer, service.clone(), permit);
+                        Arc::clone(&self).connection(wire, stream, peer, service.clone(), places);
                     #[expect(clippy::disallowed_methods, reason = "the drain tracks connections")]
                     tokio::spawn(self.connections.track_future(connection));
                 }
@@ -145,6 +162,21 @@ impl<A: Accept> Listener<A> {
                 }
             }
         }
+    }
+
+    /// Lets a client go that has as many connections as it may; in plaintext it is told why, beside
+    /// those that are served.
+    fn refuse(&self, stream: A::Io, peer: SocketAddr) {
+        tracing::debug!(%peer, "a client has as many connections as it may");
+        let Some(clients) = self.clients.get().filter(|_| self.tls.is_none()) else { return };
+        let (clients, leave) = (Arc::clone(clients), self.phases.leave.clone());
+        #[expect(clippy::disallowed_methods, reason = "a second at most, and nobody's call")]
+        tokio::spawn(async move {
+            tokio::select! {
+                () = leave.cancelled() => {}
+                () = clients.refuse(stream) => {}
+            }
+        });
     }
 
     /// Takes no new connections and tells the clients of open ones to go (GOAWAY).
@@ -183,7 +215,7 @@ impl<A: Accept> Listener<A> {
         stream: A::Io,
         peer: SocketAddr,
         service: S,
-        _permit: OwnedSemaphorePermit,
+        _places: (OwnedSemaphorePermit, Option<Held>),
     ) where
         S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
             + Clone

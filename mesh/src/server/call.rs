@@ -121,7 +121,7 @@ impl Calls {
             let inbound = brought.inbound(link.as_deref());
             let tracker = self.0.tracker.clone();
             let ctx = Ctx::served(ends, brought.trace(), tracker, cancelled, inbound);
-            let ctx = self.0.recorded(ctx, &method, request.headers());
+            let ctx = self.0.recorded(ctx, &method);
             let watch = Watch::new(Arc::clone(&method), started, ctx.clone());
 
             let answer = match timeout {
@@ -204,6 +204,7 @@ impl Calls {
         let handled = ctx.scope(async {
             self.0.auth.admit(ctx, request.uri().path(), request.headers()).await?;
             call.shows_its_own()?;
+            call.hears_of(request.headers());
             let bulkhead = method.bulkhead.clone().map(|places| places.try_acquire_owned());
             let Ok(place) = bulkhead.transpose() else {
                 return Err(Failure::Bulkhead(method.name.clone()));
@@ -289,18 +290,12 @@ impl<'h> Brought<'h> {
 
 impl Inner {
     /// The context of a call with its span, if it has one. Health and reflection have none.
-    fn recorded(&self, ctx: Ctx, method: &Method, headers: &HeaderMap) -> Ctx {
+    fn recorded(&self, ctx: Ctx, method: &Method) -> Ctx {
         if method.exempt || !self.spans.are_recorded() {
             return ctx;
         }
         let span = self.spans.served(ctx.trace(), &method.name);
-        let ctx = ctx.recorded(&self.spans, span);
-        if ctx.span().is_recorded()
-            && let Some(order) = marks::order(headers)
-        {
-            ctx.about(order);
-        }
-        ctx
+        ctx.recorded(&self.spans, span)
     }
 }
 
@@ -316,6 +311,17 @@ impl Served<'_> {
                 Err(Failure::Certificate(name.to_owned()))
             }
             (Some(_) | None, Some(_) | None) => Ok(()),
+        }
+    }
+
+    /// What all of this is about is believed of a service that was let in, and of nobody else: it
+    /// stands in the spans of whoever is called from here on.
+    fn hears_of(&self, headers: &HeaderMap) {
+        if self.ctx.span().is_recorded()
+            && self.ctx.caller().is_some_and(|caller| caller.service().is_some())
+            && let Some(order) = marks::order(headers)
+        {
+            self.ctx.about(order);
         }
     }
 }

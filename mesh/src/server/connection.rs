@@ -172,18 +172,29 @@ where
 /// Tells a client of HTTP/1.1 what is wrong; others would not understand anything.
 async fn refuse<I: AsyncRead + AsyncWrite + Unpin>(io: &mut I, first: &[u8]) -> io::Error {
     let methods = [&b"GET "[..], b"POST ", b"HEAD ", b"PUT ", b"OPTIONS ", b"DELETE ", b"PATCH "];
-    if methods.iter().any(|method| first.starts_with(method)) {
-        let told = async {
-            io.write_all(WRONG_VERSION).await?;
-            io.shutdown().await?;
-            // What is closed with bytes unread is reset, and the answer with it is lost.
-            tokio::io::copy(&mut io.take(LINGER.1), &mut tokio::io::sink()).await
-        };
-        if let Ok(Err(error)) = timeout(LINGER.0, told).await {
-            return error;
-        }
+    if methods.iter().any(|method| first.starts_with(method))
+        && let Err(error) = tell(io, WRONG_VERSION).await
+    {
+        return error;
     }
     io::Error::new(io::ErrorKind::InvalidData, "the client does not speak HTTP/2")
+}
+
+/// Says this as the last thing on a connection.
+pub(super) async fn tell<I>(io: &mut I, words: &[u8]) -> io::Result<()>
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    let told = async {
+        io.write_all(words).await?;
+        io.shutdown().await?;
+        // What is closed with bytes unread is reset, and the answer with it is lost.
+        tokio::io::copy(&mut io.take(LINGER.1), &mut tokio::io::sink()).await
+    };
+    match timeout(LINGER.0, told).await {
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(_)) | Err(_) => Ok(()),
+    }
 }
 
 /// Lets a connection live until it ends, or until it should: then it is told to go, and has the

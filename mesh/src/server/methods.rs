@@ -142,9 +142,8 @@ impl Method {
     /// A call has ended.
     pub(super) fn record(&self, code: Code, took: Duration) {
         let histogram = || {
-            // Whatever a client makes up must not make a series of its own.
-            let known = code != Code::Unimplemented;
-            let rpc_method = if known { self.name.clone() } else { names::OTHER.to_owned() };
+            // Of the contract, or `_OTHER`: what a client makes up makes no series of its own.
+            let rpc_method = self.name.clone();
             let labels = Call { rpc_method, rpc_response_status_code: telemetry::code(code) };
             telemetry::metrics().server_calls.get_or_create(&labels).clone()
         };

@@ -22,6 +22,9 @@ pub const ROOTLESS: &str = "mesh_rootless_calls";
 pub const IN_FLIGHT: &str = "mesh_in_flight";
 /// Gauge of connections being served.
 pub const CONNECTIONS: &str = "mesh_connections";
+/// Counter of connections that were closed because their client had as many as it may; the encoder
+/// appends `_total`.
+pub const CONNECTIONS_REFUSED: &str = "mesh_connections_refused";
 /// Gauge: 1 while the registry knows of this process.
 pub const REGISTERED: &str = "mesh_registry_registered";
 /// Gauge of for how long the registry has said nothing of a service, beyond what it may be silent.

@@ -59,15 +59,16 @@ impl prometheus_client::collector::Collector for Dependencies {
             (
                 names::RETRY_BUDGET,
                 "Attempts that the budget would pay for",
-                (|it| it.retry_budget) as fn(&crate::client::Reading) -> u64,
+                (|it| it.retry_budget) as fn(&crate::client::Reading) -> Option<u64>,
             ),
-            (names::BULKHEAD_IN_USE, "Calls under way", |it| it.bulkhead_in_use),
+            (names::BULKHEAD_IN_USE, "Calls under way", |it| Some(it.bulkhead_in_use)),
         ] {
             let kind = ConstGauge::new(0_u64).metric_type();
             let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
             for reading in &readings {
+                let Some(number) = number(reading) else { continue };
                 let labels = Dependency { dependency: reading.dependency.clone() };
-                ConstGauge::new(number(reading)).encode(metric.encode_family(&labels)?)?;
+                ConstGauge::new(number).encode(metric.encode_family(&labels)?)?;
             }
         }
         let kind = ConstGauge::new(0_u64).metric_type();

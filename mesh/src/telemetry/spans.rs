@@ -21,7 +21,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use tokio::{sync::mpsc, time::Instant};
 use tonic::Code;
 
-use super::names::{self, span as name};
+use super::names::span as name;
 use crate::{
     clock,
     ctx::{Ctx, Trace},
@@ -191,11 +191,6 @@ impl Span {
             if failed {
                 put(data, name::ERROR_TYPE, text);
                 data.status = Status::error("");
-            }
-            if code == Code::Unimplemented && server {
-                // Whatever a client makes up must not make a name of its own.
-                data.name = names::OTHER.into();
-                put(data, name::RPC_METHOD, names::OTHER);
             }
         });
         self.end();

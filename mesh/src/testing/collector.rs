@@ -24,6 +24,7 @@ use tower::service_fn;
 use crate::{
     config::Bound,
     server::{Listener, Settings, Wire},
+    tls,
 };
 
 /// How long spans may take to come: what they tell of has to happen first, on a machine that may
@@ -34,6 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct Collector {
     port: u16,
+    scheme: &'static str,
     heap: Arc<Heap>,
 }
 
@@ -79,16 +81,29 @@ impl Collector {
     ///
     /// # Errors
     /// No port is free.
-    #[expect(clippy::disallowed_methods, reason = "ends with the runtime of the test")]
     pub fn start() -> anyhow::Result<Self> {
+        Self::over("http", None)
+    }
+
+    /// The same over TLS.
+    ///
+    /// # Errors
+    /// No port is free, or the files that `tls` names cannot be used.
+    pub fn over_tls(tls: &tls::Settings) -> anyhow::Result<Self> {
+        Self::over("https", tls::Acceptor::new(tls)?)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "ends with the runtime of the test")]
+    fn over(scheme: &'static str, tls: Option<tls::Acceptor>) -> anyhow::Result<Self> {
         let bound = Bound::free()?.listen;
-        let collector = Self { port: bound.local_addr()?.port(), heap: Arc::default() };
+        let port = bound.local_addr()?.port();
+        let collector = Self { port, scheme, heap: Arc::default() };
         let heap = Arc::clone(&collector.heap);
         let service = service_fn(move |request: Request<Incoming>| {
             let heap = Arc::clone(&heap);
             async move { Ok::<_, Infallible>(heap.take(request).await) }
         });
-        let listener = Arc::new(Listener::new(bound, Settings::default(), None)?);
+        let listener = Arc::new(Listener::new(bound, Settings::default(), tls)?);
         tokio::spawn(listener.serve(Wire::Http, service));
         Ok(collector)
     }
@@ -96,7 +111,7 @@ impl Collector {
     /// For `--otlp-endpoint`.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("{}://127.0.0.1:{}", self.scheme, self.port)
     }
 
     /// What came so far.

@@ -14,7 +14,7 @@ use rustls::{
 };
 
 /// Files with certificates: whom to trust, and what to show. All are PEM.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Files {
     /// What others' certificates must be issued by.
     pub ca: Option<PathBuf>,
@@ -23,8 +23,21 @@ pub struct Files {
     /// Its private key.
     pub key: Option<PathBuf>,
     /// What the flags begin with that name these files, before `ca`, `cert` and `key`: errors say
-    /// what to do.
-    pub flags: &'static str,
+    /// what to do. Only [`Files::none`] gives it.
+    pub(crate) flags: &'static str,
+}
+
+/// The flags that name files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flags {
+    /// Those of a process for all that it calls and is called by.
+    Tls,
+    /// Those for Consul.
+    Consul,
+    /// Those for the collector of spans.
+    Otlp,
+    /// Those of a tool.
+    Tool,
 }
 
 /// There is no trust between us and a server.
@@ -51,6 +64,18 @@ const REFUSES: [AlertDescription; 9] = [
 // === impl Files ===
 
 impl Files {
+    /// None: these flags were not given.
+    #[must_use]
+    pub fn none(flags: Flags) -> Self {
+        let flags = match flags {
+            Flags::Tls => "--tls-",
+            Flags::Consul => "--consul-",
+            Flags::Otlp => "--otlp-",
+            Flags::Tool => "--",
+        };
+        Self { ca: None, cert: None, key: None, flags }
+    }
+
     pub(super) fn stamps(&self) -> Stamps {
         let files = [&self.cert, &self.key, &self.ca];
         let stamp = |path: &PathBuf| {

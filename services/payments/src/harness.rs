@@ -23,7 +23,7 @@ use crate::{
     domain::{Account, Movement, Pace, Payment},
     grpc::Payments,
     migrations,
-    provider::{HttpProvider, Provider},
+    provider::{HttpProvider, Provider, policy},
     psp,
     resolver::Resolver,
     store::{Page, Store},
@@ -173,7 +173,7 @@ impl World {
         let psp_db = psp_database(on).await;
         let psp = Psp::start(&psp_db).await;
         let db = database(on).await;
-        let provider = Arc::new(HttpProvider::new(&psp.base, TIMEOUT));
+        let provider = Arc::new(HttpProvider::new(&psp.base, policy(TIMEOUT)));
         let (store, resolver, service) = service(&db, provider, pace);
         Self { db, psp, store, resolver, service, _psp_db: psp_db }
     }

@@ -62,9 +62,10 @@ const TABLES: [Table; 4] = [
 pub async fn app(config: Config) -> anyhow::Result<App> {
     let pace = config.pace()?;
     let page_key = config.mesh.page_key()?;
-    let app = App::new("payments", proto::DESCRIPTORS, config.mesh.clone())?;
+    let mut app = App::new("payments", proto::DESCRIPTORS, config.mesh.clone())?;
     let store = Store::connect(&config.database_url, pace).await?;
-    let provider = HttpProvider::new(&config.provider_url, config.provider_timeout);
+    let policy = app.outside(provider::NAME, provider::policy(config.provider_timeout));
+    let provider = HttpProvider::new(&config.provider_url, policy);
     let resolver = Resolver::new(store.clone(), Arc::new(provider));
     let service = Payments::new(store.clone(), resolver.clone(), page_key);
     Ok(app

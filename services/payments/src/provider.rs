@@ -6,8 +6,13 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use mesh::{
+    Policy,
     bug::Bug,
-    client::http::{Failure, Http},
+    client::{
+        breaker::Rule,
+        http::{Failure, Http},
+        timeout,
+    },
 };
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -96,14 +101,17 @@ struct Operation {
     answer: serde_json::Value,
 }
 
+/// What it is called among our upstreams.
+pub const NAME: &str = "payment-provider";
+
 // === impl HttpProvider ===
 
 impl HttpProvider {
-    /// The provider at `base`, as `http://host:port`, which gets `timeout` to answer. It is tried
-    /// once: only the resolver repeats.
+    /// The provider at `base`, as `http://host:port`. It is tried once: only the resolver repeats.
     #[must_use]
-    pub fn new(base: &str, timeout: Duration) -> Self {
-        Self { http: Http::new(base), timeout }
+    pub fn new(base: &str, policy: Policy) -> Self {
+        let timeout = policy.timeout.unwrap_or_else(timeout::external);
+        Self { http: Http::new(base).guarded(NAME, policy), timeout }
     }
 
     async fn post(&self, attempt: &Attempt) -> Outcome {
@@ -154,6 +162,15 @@ impl Provider for HttpProvider {
     fn ask<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, Option<Outcome>> {
         Box::pin(self.get(attempt))
     }
+}
+
+/// How a provider is called that gets `timeout` to answer.
+#[must_use]
+pub fn policy(timeout: Duration) -> Policy {
+    // Few customers pay at a time, and three whose cards it cannot handle are no reason to leave it
+    // alone for half a minute, as the preset would: what hangs for all is found out by this as well.
+    let breaker = Rule::default();
+    Policy { timeout: Some(timeout), breaker, ..Policy::external() }
 }
 
 /// Where an attempt is sent to, and what it says.

@@ -24,7 +24,7 @@ use mesh::{
     Channel, Ctx, Within as _,
     ctx::Trace,
     registry::Address,
-    tls::{Connector, Files},
+    tls::{self, Connector, Files},
 };
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Code, Request, Status, metadata::MetadataValue};
@@ -142,7 +142,8 @@ fn channel(flags: &Flags) -> Result<Channel> {
         return Ok(Channel::to("interop", &addresses));
     }
     ensure!(flags.use_test_ca, "whom to trust is not said");
-    let files = Files { ca: flags.ca_file.clone(), flags: "--tls-", ..Files::default() };
+    let mut files = Files::none(tls::Flags::Tls);
+    files.ca.clone_from(&flags.ca_file);
     let connector = Connector::new(files)?;
     let connector = match &flags.name {
         Some(name) => connector.named(name),

@@ -130,14 +130,14 @@ fn context() -> Layer {
 
 /// The span of a call that is not sampled, in a process that records spans.
 fn traced(serves: &Serves, mut queue: mpsc::Receiver<SpanData>) -> Layer {
-    let (Serves { calls, method, .. }, headers) = (serves.clone(), brought());
+    let Serves { calls, method, .. } = serves.clone();
     let ctx =
         Ctx::served(clock::instant(), unsampled(), TaskTracker::new(), None, Inbound::default());
     // Nobody else may have it while it is told what records it.
     let mut kept = Some(ctx);
     Layer::new("trace", move || {
         let Some(ctx) = kept.take() else { return false };
-        let ctx = calls.0.recorded(ctx, &method, &headers);
+        let ctx = calls.0.recorded(ctx, &method);
         ctx.span().answered(Code::Ok);
         let silent = ctx.spans().are_recorded() && !ctx.span().is_recorded();
         kept = Some(ctx);

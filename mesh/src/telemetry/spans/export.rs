@@ -3,7 +3,10 @@
 //! The queue is bounded. Where it is full a span is dropped and counted, and where the collector
 //! does not take a batch it is not sent again: nobody waits for telemetry.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -21,7 +24,14 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::Spans;
-use crate::{client::http::Http, clock, config::Config, ctx::Trace, telemetry::metrics};
+use crate::{
+    client::http::Http,
+    clock,
+    config::Config,
+    ctx::Trace,
+    telemetry::metrics,
+    tls::{Connector, Files, Flags},
+};
 
 /// How many spans wait at most.
 const QUEUE: usize = 2_048;
@@ -37,8 +47,17 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Export {
     queue: mpsc::Receiver<SpanData>,
     exporter: SpanExporter,
-    /// What was said last of the collector: said again only when it changes.
-    well: bool,
+    why: Why,
+    /// Why the collector did not take the last batch: said again only when it takes one.
+    trouble: Option<String>,
+}
+
+/// Where spans are sent.
+#[derive(Debug, PartialEq, Eq)]
+struct Target {
+    base: String,
+    url: String,
+    over_tls: bool,
 }
 
 /// So many spans are lost, unless that is taken back: also where an export is given up half-way.
@@ -47,7 +66,13 @@ struct Lost(u64);
 
 /// Our own HTTP in place of a client that the exporter would bring.
 #[derive(Debug)]
-struct Client(Http);
+struct Client {
+    http: Http,
+    why: Why,
+}
+
+/// Why there was no answer: the exporter makes "network error" of it all.
+type Why = Arc<Mutex<Option<String>>>;
 
 // === impl Export ===
 
@@ -56,7 +81,8 @@ impl Export {
     /// `--otlp-endpoint`.
     ///
     /// # Errors
-    /// The endpoint is no URL of plain HTTP, or not on loopback without `--allow-plaintext`.
+    /// The endpoint is no URL of HTTP, in plaintext beyond loopback without `--allow-plaintext`, or
+    /// nothing says whom to trust.
     pub(crate) fn of(
         service: &'static str,
         instance: &str,
@@ -65,11 +91,25 @@ impl Export {
         let Some(endpoint) = config.otlp_endpoint.as_deref().filter(|it| !it.is_empty()) else {
             return Ok(None);
         };
-        let (base, url) = checked(endpoint, config.allow_plaintext)?;
+        let Target { base, url, over_tls } = checked(endpoint, config.allow_plaintext)?;
+        let http = if over_tls {
+            let files = Files {
+                ca: config.otlp_ca.clone(),
+                cert: config.otlp_cert.clone(),
+                key: config.otlp_key.clone(),
+                ..Files::none(Flags::Otlp)
+            };
+            let connector = Connector::http(config.tls.files_or(files));
+            let wrong = || format!("--otlp-endpoint {endpoint} cannot be used");
+            Http::over_tls(&base, connector.with_context(wrong)?)
+        } else {
+            Http::new(&base)
+        };
+        let why = Why::default();
         Trace::sample(config.trace_ratio);
         let mut exporter = SpanExporter::builder()
             .with_http()
-            .with_http_client(Client(Http::new(&base)))
+            .with_http_client(Client { http, why: Arc::clone(&why) })
             .with_endpoint(url)
             .with_protocol(Protocol::HttpBinary)
             .with_timeout(TIMEOUT)
@@ -85,7 +125,7 @@ impl Export {
         ]);
         exporter.set_resource(&resource.build());
         let (sender, queue) = mpsc::channel(QUEUE);
-        Ok(Some((Spans::over(sender), Self { queue, exporter, well: true })))
+        Ok(Some((Spans::over(sender), Self { queue, exporter, why, trouble: None })))
     }
 
     /// Sends what comes, until `leaving`; then what is there.
@@ -126,20 +166,23 @@ impl Export {
 
     async fn send(&mut self, batch: Vec<SpanData>) {
         let mut lost = Lost(u64::try_from(batch.len()).unwrap_or(u64::MAX));
-        let sent = self.exporter.export(batch).await;
-        match &sent {
+        let before = self.trouble.take();
+        match self.exporter.export(batch).await {
             Ok(()) => {
                 metrics().spans_exported.inc_by(std::mem::take(&mut lost.0));
-                if !self.well {
+                if before.is_some() {
                     tracing::info!("the collector takes spans again");
                 }
             }
-            Err(error) if self.well => {
-                tracing::warn!(%error, "the collector does not take spans: they are dropped");
+            Err(error) => {
+                let why = self.why.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let error = why.unwrap_or_else(|| error.to_string());
+                if before.is_none() {
+                    tracing::warn!(error, "the collector does not take spans: they are dropped");
+                }
+                self.trouble = Some(error);
             }
-            Err(_said) => {}
         }
-        self.well = sent.is_ok();
     }
 }
 
@@ -166,12 +209,14 @@ impl HttpClient for Client {
     async fn send_bytes(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
-        Ok(self.0.exchange(request, TIMEOUT).await?)
+        let answer = self.http.exchange(request, TIMEOUT).await;
+        let why = answer.as_ref().err().map(ToString::to_string);
+        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = why;
+        Ok(answer?)
     }
 }
 
-/// The base of an endpoint, and where spans are sent there.
-fn checked(endpoint: &str, allow_plaintext: bool) -> anyhow::Result<(String, String)> {
+fn checked(endpoint: &str, allow_plaintext: bool) -> anyhow::Result<Target> {
     const PATH: &str = "/v1/traces";
     let uri = endpoint.parse::<Uri>().ok();
     let host = uri.as_ref().and_then(Uri::host).filter(|host| !host.is_empty());
@@ -183,22 +228,25 @@ fn checked(endpoint: &str, allow_plaintext: bool) -> anyhow::Result<(String, Str
     let (Some(uri), Some(host)) = (&uri, host) else {
         anyhow::bail!("--otlp-endpoint `{endpoint}` is no URL such as http://127.0.0.1:4318");
     };
-    anyhow::ensure!(
-        uri.scheme_str() == Some("http"),
-        "--otlp-endpoint {endpoint}: spans are sent over http:// alone; a collector beside the \
-         process sends them on over TLS"
-    );
+    let over_tls = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        Some(_) | None => {
+            anyhow::bail!("--otlp-endpoint {endpoint} is neither http:// nor https://")
+        }
+    };
     let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
     anyhow::ensure!(
-        allow_plaintext || host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback()),
-        "--otlp-endpoint {endpoint} is not loopback and spans are not encrypted; \
-         --allow-plaintext allows it"
+        over_tls || allow_plaintext || host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback()),
+        "--otlp-endpoint {endpoint} is not loopback and spans are not encrypted; https:// \
+         encrypts them, --allow-plaintext allows it"
     );
-    let base = format!("http://{}", uri.authority().map_or(host, |it| it.as_str()));
+    let scheme = if over_tls { "https" } else { "http" };
+    let base = format!("{scheme}://{}", uri.authority().map_or(host, |it| it.as_str()));
     let path = uri.path().trim_end_matches('/');
     let path = path.strip_suffix(PATH).unwrap_or(path);
     let url = format!("{base}{path}{PATH}");
-    Ok((base, url))
+    Ok(Target { base, url, over_tls })
 }
 
 #[cfg(test)]
@@ -206,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_is_a_url_of_plain_http_on_loopback_or_where_that_is_allowed() {
+    fn an_endpoint_is_a_url_of_http_over_tls_on_loopback_or_where_plaintext_is_allowed() {
         for (endpoint, plaintext, url) in [
             ("http://127.0.0.1:4318", false, Some("http://127.0.0.1:4318/v1/traces")),
             ("http://localhost:4318/", false, Some("http://localhost:4318/v1/traces")),
@@ -215,13 +263,50 @@ mod tests {
             ("http://127.0.0.1:1/otlp", false, Some("http://127.0.0.1:1/otlp/v1/traces")),
             ("http://collector:4318", true, Some("http://collector:4318/v1/traces")),
             ("http://collector:4318", false, None),
-            ("https://127.0.0.1:4318", true, None),
+            ("https://collector:4318/", false, Some("https://collector:4318/v1/traces")),
+            ("ftp://127.0.0.1:4318", true, None),
             ("127.0.0.1:4318", true, None),
             ("/v1/traces", true, None),
             ("http://ada:secret@127.0.0.1:4318", true, None),
         ] {
-            let checked = checked(endpoint, plaintext).ok().map(|(_, url)| url);
-            assert_eq!(checked.as_deref(), url, "{endpoint}");
+            let checked = checked(endpoint, plaintext).ok();
+            let is_https = endpoint.starts_with("https://");
+            assert!(checked.as_ref().is_none_or(|it| it.over_tls == is_https), "{endpoint}");
+            assert_eq!(checked.map(|it| it.url).as_deref(), url, "{endpoint}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_collector_that_is_not_trusted_gets_nothing_and_it_is_said_what_to_do() {
+        use crate::{
+            config::Bound,
+            testing::{Authority, Collector},
+        };
+        let (authority, stranger) = (Authority::new(), Authority::new());
+        let collector = Collector::over_tls(&authority.settings(&["127.0.0.1"])).expect("a port");
+        for (ca, trouble) in
+            [(authority.ca(), None), (stranger.ca(), Some("--otlp-ca names the file with who has"))]
+        {
+            let config = Config {
+                otlp_endpoint: Some(collector.endpoint()),
+                otlp_ca: Some(ca),
+                ..Config::for_tests(Bound::free().expect("a port"), "static://")
+            };
+            let export = Export::of("only", "only@here", &config).expect("it can be used");
+            let (spans, mut export) = export.expect("there is an endpoint");
+            drop(spans.work(Trace::new(), "work"));
+            let span = export.queue.recv().await.expect("a span");
+            let before = metrics().spans_dropped.get();
+            export.send(vec![span]).await;
+            match trouble {
+                None => assert_eq!(export.trouble, None),
+                Some(words) => {
+                    let said = export.trouble.as_deref().expect("it is refused");
+                    assert!(said.contains(words), "{said}");
+                    assert!(metrics().spans_dropped.get() > before);
+                }
+            }
+        }
+        assert_eq!(collector.seen().len(), 1);
     }
 }

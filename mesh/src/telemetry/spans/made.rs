@@ -20,7 +20,8 @@ const SYSTEM: &str = "ordermesh";
 // === impl Spans ===
 
 impl Spans {
-    /// A call that is served.
+    /// A call that is served, of a method that the contract has: whatever a client makes up must not
+    /// make a name of its own.
     pub(crate) fn served(&self, above: Trace, method: &str) -> Span {
         let span = self.begin(SpanKind::Server, above, || Cow::Owned(method.to_owned()));
         if span.is_recorded() {

@@ -1,7 +1,10 @@
 use std::sync::Mutex;
 
 use futures_util::future::{BoxFuture, join_all};
-use mesh::{auth::Caller, barrier::Command, config::Bound, testing};
+use mesh::{
+    Policy, auth::Caller, barrier::Command, client::breaker::Rule, config::Bound,
+    telemetry::Refused, testing,
+};
 use proto::payments::v1::{
     self as api, payment::State, payments_service_server::PaymentsService as _,
     resolve_payment_request::Outcome as Told,
@@ -17,13 +20,14 @@ use crate::{
         On, Order, Psp, TIMEOUT, World, as_orders, database, euro, hasty, on_both_databases,
         psp_database, reason, service,
     },
-    provider::HttpProvider,
+    provider::{HttpProvider, policy},
 };
 
 on_both_databases! {
     doubt_is_resolved_to_what_the_provider_really_did
     a_decline_is_refused_and_refused_again_the_same
     a_provider_that_was_away_is_asked_when_it_is_back
+    a_provider_that_hangs_for_all_is_left_alone_and_charges_once_when_it_is_back
     a_void_that_comes_first_leaves_a_tombstone
     a_void_waits_for_what_is_in_doubt_and_then_gives_it_back
     a_crash_after_sent_resumes_with_the_same_key
@@ -99,7 +103,7 @@ async fn a_provider_that_was_away_is_asked_when_it_is_back(on: On) {
     let base = format!("http://{}", bound.listen.local_addr().unwrap());
     let db = database(on).await;
     let (store, resolver, service) =
-        service(&db, Arc::new(HttpProvider::new(&base, TIMEOUT)), hasty());
+        service(&db, Arc::new(HttpProvider::new(&base, policy(TIMEOUT))), hasty());
     let order = Order::new();
     let created = service.create_payment(Request::new(order.create("tok_visa")));
     as_orders(created).await.unwrap();
@@ -121,6 +125,52 @@ async fn a_provider_that_was_away_is_asked_when_it_is_back(on: On) {
     // Three requests of one key: money moved once.
     let ledger = back.get("/v1/ledger").await;
     assert_eq!(ledger["entries"].as_array().unwrap().len(), 1);
+}
+
+async fn a_provider_that_hangs_for_all_is_left_alone_and_charges_once_when_it_is_back(on: On) {
+    let psp_db = psp_database(on).await;
+    // Nobody is behind the socket yet: what is sent to it arrives late, if ever.
+    let bound = Bound::free().unwrap();
+    let base = format!("http://{}", bound.listen.local_addr().unwrap());
+    let db = database(on).await;
+    let usual = policy(TIMEOUT);
+    let open = Duration::from_secs(600);
+    let breaker = Rule { open, open_max: open, ..usual.breaker };
+    let provider = HttpProvider::new(&base, Policy { breaker, ..usual });
+    let (_, _, service) = service(&db, Arc::new(provider), hasty());
+    let orders: Vec<_> = (0..6).map(|_| Order::new()).collect();
+    let authorized = |order: Order| {
+        let service = &service;
+        async move {
+            let created = service.create_payment(Request::new(order.create("tok_visa")));
+            as_orders(created).await.unwrap();
+            let (name, command) = (order.name(), Some(order.command("authorize_payment")));
+            let request = api::AuthorizePaymentRequest { name, command, ..Default::default() };
+            as_orders(service.authorize_payment(Request::new(request))).await.unwrap()
+        }
+    };
+    let (last, first) = orders.split_last().unwrap();
+    for answer in join_all(first.iter().cloned().map(authorized)).await {
+        assert_eq!(answer.get_ref().state(), State::InDoubt);
+    }
+    // It is not known to the resolver who was sent and who was not: nothing is concluded from it.
+    assert_eq!(authorized(last.clone()).await.get_ref().state(), State::InDoubt);
+    let labels = Refused { dependency: crate::provider::NAME.to_owned(), reason: "CIRCUIT_OPEN" };
+    assert!(mesh::telemetry::metrics().refused.get_or_create(&labels).get() >= 1);
+
+    let back = Psp::on(bound, &psp_db).await;
+    let provider = HttpProvider::new(&base, policy(TIMEOUT * 10));
+    let store = Store::new(db.store.clone(), hasty());
+    let resolver = Resolver::new(store.clone(), Arc::new(provider));
+    for _ in 0..5 {
+        resolver.pass().await.unwrap();
+    }
+    for order in &orders {
+        let payment = store.payment(order.id).await.unwrap().unwrap();
+        assert_eq!(payment.state(), crate::domain::State::Authorized);
+    }
+    let ledger = back.get("/v1/ledger").await;
+    assert_eq!(ledger["entries"].as_array().unwrap().len(), orders.len(), "{ledger}");
 }
 
 async fn a_void_that_comes_first_leaves_a_tombstone(on: On) {
@@ -181,7 +231,7 @@ async fn a_crash_after_sent_resumes_with_the_same_key(on: On) {
         let begun = world.store.authorize(order.id, command, None).await.unwrap();
         if did_go_out {
             let attempt = begun.payment.attempt(begun.attempt.unwrap()).unwrap().clone();
-            let provider = HttpProvider::new(&world.psp.base, Duration::from_secs(3));
+            let provider = HttpProvider::new(&world.psp.base, policy(Duration::from_secs(3)));
             let lost = testing::as_nobody(provider.send(&attempt)).await;
             assert!(matches!(lost, Outcome::Succeeded { .. }));
         }
@@ -190,7 +240,7 @@ async fn a_crash_after_sent_resumes_with_the_same_key(on: On) {
     // The process is gone; another one opens what it left.
     world.db.store.close().await.unwrap();
     let store = Store::connect(&world.db.url, hasty()).await.unwrap();
-    let provider = HttpProvider::new(&world.psp.base, Duration::from_secs(3));
+    let provider = HttpProvider::new(&world.psp.base, policy(Duration::from_secs(3)));
     let resolver = Resolver::new(store.clone(), Arc::new(provider));
     assert_eq!(resolver.pass().await.unwrap(), 2);
     for order in &orders {
