@@ -132,11 +132,11 @@ pub struct Config {
     #[command(flatten)]
     pub server: crate::server::Settings,
 
-    /// How one dependency is called, in place of the defaults: a name of the registry, one of who is
-    /// outside of the mesh (`payment-provider`), or `*` for all of the registry, a setting, its value; or with `NAME/package.Service/Method` of one method alone. Settings:
-    /// `timeout` (of an attempt) and `longest` (of a call with all attempts; streams have
-    /// neither), `retries`, `places` (calls
-    /// at once), `queue-timeout` (the wait for a place), `breaker` (default, seed_count, opossum,
+    /// How one dependency is called, in place of the defaults. NAME is one of the registry, `*` for
+    /// all of them, or somebody outside of the mesh (`payment-provider`); with
+    /// `NAME/package.Service/Method` it is one method alone. Settings: `timeout` (of an attempt) and
+    /// `longest` (of a call with all attempts; streams have neither), `retries`, `places` (calls at once),
+    /// `queue-timeout` (the wait for a place), `breaker` (default, seed_count, opossum,
     /// opossum_10s, off), `hedge` and `throttle` (on, off), `balance` (p2c, round_robin). May come often.
     #[arg(
         long = "dependency",

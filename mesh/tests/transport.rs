@@ -231,19 +231,28 @@ async fn t1_a_call_is_under_its_deadline_while_its_callee_does_not_finish_connec
 async fn t1_a_call_is_under_its_deadline_while_it_waits_for_a_stream() {
     let server = How { admits: 1, ..How::new(Does::Hang) }.start();
     let channel = channel([server.port]);
-    // More than two connections of one stream each admit: whatever comes now waits for ever.
-    let hang = futures_util::future::join_all((0..3).map(|_| call(&channel, 60 * SECOND)));
+    // Until both connections have the one stream that they admit: whatever comes then waits. The
+    // second one opens when the first is full, and who came before that waits there.
+    let mut hang = futures_util::stream::FuturesUnordered::new();
+    while server.seen.now.load(Ordering::SeqCst) < 2 {
+        let changed = server.seen.changed.notified();
+        hang.push(call(&channel, 60 * SECOND));
+        let _more = tokio::select! {
+            _ = hang.next() => unreachable!("nobody answers"),
+            changed = tokio::time::timeout(50 * MS, changed) => changed.is_ok(),
+        };
+    }
     let calls = async {
-        server.has_work().await;
-        for _ in 0..4 {
+        // None was sent: the breaker has nothing to open for, as it would from the fifth on.
+        for _ in 0..8 {
             let began = mesh::clock::instant();
-            let (code, _) = call(&channel, 200 * MS).await;
+            let (code, _) = call(&channel, 100 * MS).await;
             assert_eq!(code, Some(Code::DeadlineExceeded));
             assert!(began.elapsed() < LATE, "{:?}", began.elapsed());
         }
     };
     tokio::select! {
-        _ = hang => unreachable!("nobody answers"),
+        _ = hang.next() => unreachable!("nobody answers"),
         () = calls => {}
     }
     let most = server.seen.most.load(Ordering::SeqCst);

@@ -240,7 +240,8 @@ impl Call {
                 }
             }
             Ok((Err(error), now)) => self.not_sent(error, attempt, now),
-            Err(deadline::Late) if tried.address().is_none() => {
+            // It waited, for an instance or for a place on the connection to one.
+            Err(deadline::Late) if tried.address().is_none() || request.is_some() => {
                 attempt.span.judged(Some(telemetry::code(Code::DeadlineExceeded)));
                 Came::Refused(Failure::Deadline)
             }

@@ -82,6 +82,13 @@ impl Network {
 
 // === impl Settings ===
 
+impl Settings {
+    /// The window of the connection, in bytes.
+    pub(super) fn window(&self) -> usize {
+        usize::try_from(self.windows.1).unwrap_or(usize::MAX)
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {

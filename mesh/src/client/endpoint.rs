@@ -22,7 +22,7 @@ use super::{
     long,
     outgoing::Outgoing,
 };
-use crate::{clock, deadline, registry::Snapshot, telemetry};
+use crate::{clock, registry::Snapshot, telemetry};
 
 mod instance;
 mod keep;
@@ -122,9 +122,9 @@ impl Endpoints {
             let (mut pick, found) = pick.ok_or(SendError::Down)?;
             // Otherwise it closed while it was picked: another one will do.
             if pick.over_line() {
-                target(request, &self.set, &pick, ends.saturating_duration_since(found));
+                target(request, &self.set, &pick);
                 tried.begin(&pick);
-                match pick.send(request).await {
+                match pick.send(request, (found, ends)).await {
                     Ok(response) => return Ok((response, pick)),
                     Err(lost) => unsent(lost, pick, request, tried, &mut back)?,
                 }
@@ -158,11 +158,10 @@ impl Endpoints {
                 continue;
             };
             pick.over_lane(lane);
-            // To open one may have taken a while.
-            let left = ends.saturating_duration_since(clock::instant());
-            target(request, &self.set, &pick, left);
+            target(request, &self.set, &pick);
             tried.begin(&pick);
-            match pick.send(request).await {
+            // To open one may have taken a while.
+            match pick.send(request, (clock::instant(), ends)).await {
                 Ok(response) => return Ok((response, pick)),
                 Err(lost) => unsent(lost, pick, request, tried, &mut back)?,
             }
@@ -212,14 +211,9 @@ fn unsent(
     Ok(())
 }
 
-/// Gives a request the scheme and the authority of the instance it goes to, and says how much
-/// time it has left: less than before, if it waited for a connection.
-fn target(request: &mut Option<Request<Outgoing>>, set: &set::Set, pick: &Pick, left: Duration) {
+/// Gives a request the scheme and the authority of the instance it goes to.
+fn target(request: &mut Option<Request<Outgoing>>, set: &set::Set, pick: &Pick) {
     let Some(request) = request else { return };
-    // Whoever calls watches its end: that little is left now.
-    if let Some(left) = deadline::header(left.max(Duration::from_micros(1))) {
-        request.headers_mut().insert(&deadline::TIMEOUT, left);
-    }
     let uri = request.uri_mut();
     let mut parts = std::mem::take(uri).into_parts();
     parts.scheme = Some(set.settings.connect.network.scheme());

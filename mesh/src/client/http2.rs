@@ -9,8 +9,12 @@
 use std::{
     convert::Infallible,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -18,26 +22,53 @@ use h2::{
     Reason, RecvStream,
     client::{ResponseFuture, SendRequest},
 };
-use http::{Request, Response};
+use http::{HeaderName, Request, Response, header};
 use http_body::Frame;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::{
+    sync::{Semaphore, TryAcquireError, oneshot},
+    time::Instant,
+};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::outgoing::{Outgoing, Pump};
+use crate::{clock, deadline};
 
 mod driver;
 
 pub(super) use driver::{Connected, handshake};
 
+/// Headers that are about a connection of HTTP/1.1, and no header of HTTP/2 (RFC 9113, 8.2.2).
+const OF_CONNECTIONS: [HeaderName; 5] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
 /// Begins streams on a connection. It stays open for as long as this lives, and then until the last
 /// stream has ended.
 #[derive(Debug)]
 pub(super) struct Sender {
-    h2: Mutex<SendRequest<Bytes>>,
-    /// A place for each stream that the peer admits; closed when none can begin any more.
-    room: Arc<Semaphore>,
+    h2: SendRequest<Bytes>,
+    room: Arc<Room>,
     _held: oneshot::Sender<Infallible>,
 }
+
+/// The streams that the peer of a connection admits.
+#[derive(Debug)]
+struct Room {
+    /// Those that are not in use; closed when none can begin any more.
+    places: Semaphore,
+    /// How many there are, in use or not.
+    admits: AtomicUsize,
+    /// Those in use that the peer has admitted once, and admits no more.
+    surplus: AtomicUsize,
+}
+
+/// One of them. Given back when the stream is over, or dropped.
+#[derive(Debug)]
+struct Place(Arc<Room>);
 
 /// What became of a request that has no answer.
 #[derive(Debug)]
@@ -56,9 +87,16 @@ pin_project_lite::pin_project! {
         #[pin]
         answer: ResponseFuture,
         first: Option<Pump>,
-        rest: Option<AbortOnDropHandle<()>>,
-        place: Option<OwnedSemaphorePermit>,
+        held: Option<Held>,
     }
+}
+
+/// What a stream holds until it is over.
+#[derive(Debug)]
+struct Held {
+    _place: Place,
+    /// What is still to come of the request: not sent any more.
+    rest: Option<AbortOnDropHandle<()>>,
 }
 
 /// The body of an answer. Dropping it resets a stream that is not over, and ends what is still to
@@ -67,8 +105,8 @@ pin_project_lite::pin_project! {
 pub(super) struct Incoming {
     stream: RecvStream,
     has_data: bool,
-    _rest: Option<AbortOnDropHandle<()>>,
-    _place: Option<OwnedSemaphorePermit>,
+    /// Nothing any more when its last frame was read: an answer may be kept for longer.
+    held: Option<Held>,
 }
 
 // === impl Sender ===
@@ -76,43 +114,109 @@ pub(super) struct Incoming {
 impl Sender {
     /// Whether no stream can begin here any more.
     pub(super) fn is_closed(&self) -> bool {
-        self.room.is_closed()
+        self.room.places.is_closed()
+    }
+
+    /// How many streams the peer admits at once.
+    pub(super) fn admits(&self) -> usize {
+        self.room.admits.load(Ordering::Relaxed)
     }
 
     /// Sends a request that is taken when there is room for its stream, and waits for the head of
-    /// its answer.
+    /// its answer. Whoever calls watches its end; that little time is left, it says of itself.
     ///
     /// # Errors
     /// [`Lost`] says whether it was sent.
     pub(super) async fn send(
         &self,
         request: &mut Option<Request<Outgoing>>,
+        (now, ends): (Instant, Instant),
     ) -> Result<Response<Incoming>, Lost> {
-        let place = Arc::clone(&self.room).acquire_owned().await;
-        let place = place.map_err(|_closed| Lost::Unsent)?;
-        self.begin(request, place)?.await.map_err(Lost::of)
+        let (place, now) = match self.room.places.try_acquire() {
+            Ok(permit) => {
+                permit.forget();
+                (Place(Arc::clone(&self.room)), now)
+            }
+            Err(TryAcquireError::NoPermits) => self.room.wait().await?,
+            Err(TryAcquireError::Closed) => return Err(Lost::Unsent),
+        };
+        let left = ends.saturating_duration_since(now).max(Duration::from_micros(1));
+        self.begin(request, place, left)?.await.map_err(Lost::of)
     }
 
     fn begin(
         &self,
         request: &mut Option<Request<Outgoing>>,
-        place: OwnedSemaphorePermit,
+        place: Place,
+        left: Duration,
     ) -> Result<Sent, Lost> {
-        let mut h2 = self.h2.lock().unwrap_or_else(PoisonError::into_inner);
-        match h2.poll_ready(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => {}
+        // A handle of its own: one that has sent a stream holds on to it, when it is the last that
+        // has room, and dropping its answer would not reset it.
+        let mut h2 = self.h2.clone();
+        if let Poll::Ready(Err(_)) = h2.poll_ready(&mut Context::from_waker(Waker::noop())) {
             // A connection that goes takes no request, nor its head.
-            Poll::Ready(Err(_)) => return Err(Lost::Unsent),
-            // It waits for a stream that was begun before. There is room for this one, as far as we
-            // know; and where there is not, it waits for its turn like that one.
-            Poll::Pending => *h2 = h2.clone(),
+            return Err(Lost::Unsent);
         }
-        let (head, body) = request.take().ok_or(Lost::NotBegun)?.into_parts();
-        let sent = h2.send_request(Request::from_parts(head, ()), body.is_empty());
-        drop(h2);
+        let (mut head, body) = request.take().ok_or(Lost::NotBegun)?.into_parts();
+        if let Some(left) = deadline::header(left) {
+            head.headers.insert(&deadline::TIMEOUT, left);
+        }
+        if head.headers.keys().any(|name| OF_CONNECTIONS.contains(name)) {
+            for name in &OF_CONNECTIONS {
+                head.headers.remove(name);
+            }
+        }
+        let empty = body.is_empty();
+        let sent = h2.send_request(Request::from_parts(head, ()), empty);
         // If the connection went in the moment that has passed, nothing of this was sent.
         let (answer, stream) = sent.map_err(|_gone| Lost::NotBegun)?;
-        Ok(Sent { answer, first: body.begin(stream), rest: None, place: Some(place) })
+        let first = if empty { None } else { body.begin(stream) };
+        Ok(Sent { answer, first, held: Some(Held { _place: place, rest: None }) })
+    }
+}
+
+// === impl Room ===
+
+impl Room {
+    /// A place when there is one, and when that is.
+    async fn wait(self: &Arc<Self>) -> Result<(Place, Instant), Lost> {
+        let permit = self.places.acquire().await.map_err(|_closed| Lost::Unsent)?;
+        permit.forget();
+        Ok((Place(Arc::clone(self)), clock::instant()))
+    }
+
+    /// The peer may change its mind on how many it admits.
+    fn resize(&self, admits: usize) {
+        let before = self.admits.swap(admits, Ordering::Relaxed);
+        if admits < before {
+            let gone = before - admits;
+            self.surplus.fetch_add(gone - self.places.forget_permits(gone), Ordering::Relaxed);
+            return;
+        }
+        let mut more = admits - before;
+        while more > 0 && self.is_surplus() {
+            more -= 1;
+        }
+        self.places.add_permits(more);
+    }
+
+    /// Whether there is a place too many; there is one less by that.
+    fn is_surplus(&self) -> bool {
+        self.surplus.load(Ordering::Relaxed) > 0
+            && self
+                .surplus
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |many| many.checked_sub(1))
+                .is_ok()
+    }
+}
+
+// === impl Place ===
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.0.is_surplus() {
+            self.0.places.add_permits(1);
+        }
     }
 }
 
@@ -137,27 +241,26 @@ impl Future for Sent {
         let this = self.project();
         if let Some(mut body) = this.first.take()
             && Pin::new(&mut body).poll(cx).is_pending()
+            && let Some(held) = this.held
         {
             #[expect(clippy::disallowed_methods, reason = "ends with the answer")]
             let rest = tokio::spawn(body);
-            *this.rest = Some(AbortOnDropHandle::new(rest));
+            held.rest = Some(AbortOnDropHandle::new(rest));
         }
         let response = ready!(this.answer.poll(cx))?;
-        let (_rest, _place) = (this.rest.take(), this.place.take());
-        Poll::Ready(Ok(response.map(|stream| Incoming { stream, has_data: true, _rest, _place })))
+        let held = this.held.take();
+        Poll::Ready(Ok(response.map(|stream| {
+            // A status that stands in the head is all of an answer.
+            let held = held.filter(|_| !stream.is_end_stream());
+            Incoming { stream, has_data: true, held }
+        })))
     }
 }
 
 // === impl Incoming ===
 
-impl http_body::Body for Incoming {
-    type Data = Bytes;
-    type Error = h2::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+impl Incoming {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
         if self.has_data {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) => {
@@ -172,6 +275,23 @@ impl http_body::Body for Incoming {
         }
         let trailers = ready!(self.stream.poll_trailers(cx));
         Poll::Ready(trailers.transpose().map(|trailers| trailers.map(Frame::trailers)))
+    }
+}
+
+impl http_body::Body for Incoming {
+    type Data = Bytes;
+    type Error = h2::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        let next = ready!(self.poll_next(cx));
+        let goes_on = next.as_ref().is_some_and(|frame| frame.as_ref().is_ok_and(Frame::is_data));
+        if !goes_on {
+            self.held = None;
+        }
+        Poll::Ready(next)
     }
 
     fn is_end_stream(&self) -> bool {

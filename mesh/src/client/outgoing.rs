@@ -50,16 +50,14 @@ impl Outgoing {
         }
     }
 
-    /// Sends what is there; what has to be awaited comes back.
+    /// Sends what is there of one that is not empty; what has to be awaited comes back.
     pub(super) fn begin(self, mut stream: SendStream<Bytes>) -> Option<Pump> {
         match self {
-            Self::Whole(bytes) if bytes.is_empty() => None,
             Self::Whole(bytes) => {
                 // A stream that is over by now says so where its answer is awaited.
                 drop(stream.send_data(bytes, true));
                 None
             }
-            Self::Streamed(body) if body.is_end_stream() => None,
             Self::Streamed(body) => {
                 Some(Pump { body, stream, next: None, data: None, at_once: AT_ONCE })
             }
@@ -132,7 +130,12 @@ impl Future for Pump {
                     return Poll::Ready(());
                 }
                 let Some(data) = ready!(this.poll_next(cx)) else { return Poll::Ready(()) };
-                this.data = Some((data, this.is_last(cx)));
+                let last = this.is_last(cx);
+                // A frame of nothing is a frame to read, and peers bear few of them.
+                if data.is_empty() && !last {
+                    continue;
+                }
+                this.data = Some((data, last));
             }
             let held = this.data.as_ref().is_some_and(|(data, _)| data.len() > this.at_once);
             if held && ready!(this.poll_room(cx)).is_none() {

@@ -130,7 +130,7 @@ impl Calls {
                     let ends = early(ends);
                     let link = link.as_deref();
                     let served = Served { method: &method, ctx: &ctx, link, ends };
-                    self.serve(&served, started, &mut request).await
+                    self.serve(&served, &mut request).await
                 }
             };
             Ok(match answer {
@@ -148,20 +148,23 @@ impl Calls {
     async fn serve(
         &self,
         call: &Served<'_>,
-        started: Instant,
         request: &mut Request<Body>,
     ) -> Result<Handled, Failure> {
         let (method, ends) = (call.method, call.ends);
+        // It may have come a while ago: its task had to wait for its turn.
+        let now = clock::instant();
         // Expired work must not take a place from work that has a chance.
-        let left = ends.saturating_duration_since(started);
-        let chance = method.admits(started, left).map_err(|needs| {
+        let left = ends.saturating_duration_since(now);
+        let chance = method.admits(now, left).map_err(|needs| {
             let (left_ms, needs_ms) = (left.as_millis(), needs.as_millis());
             Failure::Budget { method: method.name.clone(), left_ms, needs_ms }
         })?;
-        let place = self.place(call, started).await?;
-        let begun = place.as_ref().map_or(started, Permit::begun);
+        let place = self.place(call, now).await?;
+        let begun = place.as_ref().map_or(now, Permit::begun);
         call.ctx.hold(place);
-        let answer = self.handle(call, begun, request).await;
+        // So may one that was given a place.
+        let now = if begun == now { now } else { clock::instant() };
+        let answer = self.handle(call, now, request).await;
         let done = clock::instant();
         // What it waited for has a little less time than the call, and says so before our timer.
         let over = matches!(answer, Err(Failure::Deadline));

@@ -59,6 +59,9 @@ impl Clients {
 
     /// Counts a connection from there; nothing, where it is not counted.
     pub(super) fn enter(self: &Arc<Self>, from: IpAddr) -> Result<Option<Held>, TooMany> {
+        if self.most == 0 {
+            return Ok(None);
+        }
         let Some(client) = (self.who)(from) else { return Ok(None) };
         let mut held = self.lock();
         let count = held.entry(client).or_default();

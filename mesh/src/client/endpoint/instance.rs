@@ -67,8 +67,6 @@ pub(super) struct Instance {
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) sender: Sender,
-    /// Streams that the peer admits.
-    admits: Arc<AtomicUsize>,
     /// Streams in use.
     used: AtomicUsize,
     /// Whether any was ever begun.
@@ -339,8 +337,8 @@ impl Instance {
 // === impl Line ===
 
 impl Line {
-    pub(super) fn new(sender: Sender, admits: Arc<AtomicUsize>) -> Self {
-        Self { sender, admits, used: AtomicUsize::new(0), begun: AtomicBool::new(false) }
+    pub(super) fn new(sender: Sender) -> Self {
+        Self { sender, used: AtomicUsize::new(0), begun: AtomicBool::new(false) }
     }
 
     /// A call begins here; [`Line::end`] ends it.
@@ -373,18 +371,18 @@ impl Line {
 
     /// Whether four fifths of its streams are in use.
     fn is_crowded(&self) -> bool {
-        let admits = self.admits.load(Ordering::Relaxed);
+        let admits = self.sender.admits();
         self.used.load(Ordering::Relaxed) >= admits - admits / 5
     }
 
     fn left(&self) -> usize {
-        let admits = self.admits.load(Ordering::Relaxed);
+        let admits = self.sender.admits();
         admits.saturating_sub(self.used.load(Ordering::Relaxed))
     }
 
     /// Whether less than two fifths of its streams are in use.
     pub(super) fn is_calm(&self) -> bool {
-        self.used.load(Ordering::Relaxed) < self.admits.load(Ordering::Relaxed) / 5 * 2
+        self.used.load(Ordering::Relaxed) < self.sender.admits() / 5 * 2
     }
 }
 

@@ -61,8 +61,8 @@ pub(super) async fn keep(set: Arc<Set>, instance: Arc<Instance>, slot: usize) {
 
 /// Lends a connection to calls until it ends. Says whether any was sent over it.
 async fn serve(set: &Set, instance: &Instance, slot: usize, connected: Connected) -> bool {
-    let Connected { sender, admits, mut ends } = connected;
-    let line = Arc::new(Line::new(sender, admits));
+    let Connected { sender, mut ends } = connected;
+    let line = Arc::new(Line::new(sender));
     instance.opened(slot, Arc::clone(&line), set.at());
     set.connected.notify_waiters();
     let ended = tokio::select! {

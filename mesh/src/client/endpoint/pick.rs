@@ -99,13 +99,14 @@ impl Pick {
     pub(super) async fn send(
         &self,
         request: &mut Option<Request<Outgoing>>,
+        time: (Instant, Instant),
     ) -> Result<Response<Incoming>, Lost> {
         let sender = match &self.way {
             Way::Open => return Err(Lost::Unsent),
             Way::Line(line) => &line.sender,
             Way::Lane(lane) => &lane.0,
         };
-        sender.send(request).await
+        sender.send(request, time).await
     }
 
     /// Begins nothing more on the connection, which handed a request back.

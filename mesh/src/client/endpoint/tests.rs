@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::*;
+use crate::deadline;
 use crate::{
     client::{
         classify::EndpointVerdict,
@@ -362,7 +363,7 @@ async fn t11_a_peer_that_stops_reading_is_given_up_within_13_seconds() {
     };
     let (connected, stopped) = tokio::join!(handshake(ours, &settings), stopped);
     let began = clock::instant();
-    let Connected { sender, ends, .. } = connected.unwrap();
+    let Connected { sender, ends } = connected.unwrap();
     let ended = ends.await.unwrap();
     assert!(matches!(ended, Err(connect::Error::Silent)), "{ended:?}");
     let took = began.elapsed();

@@ -5,7 +5,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
@@ -23,7 +23,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::Sender;
+use super::{Room, Sender};
 use crate::{
     client::connect::{Error, Settings},
     clock,
@@ -33,6 +33,9 @@ use crate::{
 const HEAD: u32 = 16 << 10;
 /// What waits to be written on one stream, in bytes, before a body is asked for more.
 const STREAM_BUFFER: usize = 1 << 20;
+/// What h2 may keep for frames that are small, per byte of the connection's window: each costs what
+/// it lacks to 256 bytes. As much as all that the window takes in frames of thirty.
+const SMALL_FRAMES: usize = 8;
 /// Streams before the peer has said how many it admits.
 const STREAMS_AT_FIRST: usize = 100;
 /// More streams at once than any connection carries, where the peer names no number.
@@ -42,8 +45,6 @@ const STREAMS_MOST: usize = 1 << 20;
 #[derive(Debug)]
 pub(in crate::client) struct Connected {
     pub(in crate::client) sender: Sender,
-    /// How many streams the peer admits at once.
-    pub(in crate::client) admits: Arc<AtomicUsize>,
     /// Comes when no stream can begin any more: the peer said so, or the connection is gone. Those
     /// that have begun may go on.
     pub(in crate::client) ends: oneshot::Receiver<Result<(), Error>>,
@@ -56,10 +57,7 @@ struct Driver<T> {
     /// Knows whether streams may begin. h2 keeps a connection open for it: it goes with the senders.
     probe: Option<SendRequest<Bytes>>,
     senders: oneshot::Receiver<Infallible>,
-    room: Arc<Semaphore>,
-    admits: Arc<AtomicUsize>,
-    /// Places that there are in `room`, taken or not.
-    places: usize,
+    room: Arc<Room>,
     alive: Alive,
     /// Who is told that no stream can begin any more.
     told: Option<oneshot::Sender<Result<(), Error>>>,
@@ -75,6 +73,7 @@ struct Alive {
     last: Instant,
     /// Since when an answer to a ping is waited for.
     asked: Option<Instant>,
+    due: Instant,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -91,6 +90,8 @@ struct Seen {
     deaf: AtomicBool,
     /// Something was read.
     heard: AtomicBool,
+    /// Why nothing more can be: h2 keeps the words of it alone.
+    broke: Mutex<Option<io::Error>>,
 }
 
 /// Speaks HTTP/2 over `io`, and has heard the peer do the same.
@@ -107,20 +108,22 @@ where
         .initial_max_send_streams(STREAMS_AT_FIRST)
         .max_header_list_size(HEAD)
         .max_send_buffer_size(STREAM_BUFFER)
+        .data_frame_budget(SMALL_FRAMES.saturating_mul(settings.window()))
         .handshake(io)
         .await?;
     let (held, senders) = oneshot::channel();
     let (told, ends) = oneshot::channel();
-    let room = Arc::new(Semaphore::new(0));
-    let admits = Arc::new(AtomicUsize::new(0));
+    let room = Arc::new(Room {
+        places: Semaphore::new(0),
+        admits: AtomicUsize::new(0),
+        surplus: AtomicUsize::new(0),
+    });
     let alive = Alive::new(connection.ping_pong(), settings.keepalive);
     let mut driver = Driver {
         connection,
         probe: Some(h2.clone()),
         senders,
         room: Arc::clone(&room),
-        admits: Arc::clone(&admits),
-        places: 0,
         seen,
         alive,
         told: Some(told),
@@ -136,8 +139,8 @@ where
     .await?;
     #[expect(clippy::disallowed_methods, reason = "ends with the last stream on it")]
     tokio::spawn(driver);
-    let sender = Sender { h2: Mutex::new(h2), room, _held: held };
-    Ok(Connected { sender, admits, ends })
+    let sender = Sender { h2, room, _held: held };
+    Ok(Connected { sender, ends })
 }
 
 // === impl Driver ===
@@ -149,9 +152,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
         // answer to that: h2 by itself would answer, and then write what was begun before.
         for deaf in [true, false] {
             self.seen.deaf.store(deaf, Ordering::Relaxed);
-            let ended = Pin::new(&mut self.connection).poll(cx).map_err(Error::Http);
-            if ended.is_ready() {
-                return ended;
+            if let Poll::Ready(ended) = Pin::new(&mut self.connection).poll(cx) {
+                return Poll::Ready(ended.map_err(|error| self.seen.why(error)));
             }
         }
         if self.probe.is_some() && Pin::new(&mut self.senders).poll(cx).is_ready() {
@@ -162,7 +164,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             let goes = error.is_go_away() && error.reason() == Some(Reason::NO_ERROR);
             self.no_more(if goes { Ok(()) } else { Err(Error::Http(error)) });
         }
-        self.count();
+        let admits = self.connection.max_concurrent_send_streams().min(STREAMS_MOST);
+        if admits != self.room.admits.load(Ordering::Relaxed) {
+            self.room.resize(admits);
+        }
         let heard = self.seen.heard.swap(false, Ordering::Relaxed);
         self.alive.poll(heard, cx).map(|()| Err(Error::Silent))
     }
@@ -170,24 +175,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     /// Streams can begin here no more: those who wait for a place go elsewhere.
     fn no_more(&mut self, why: Result<(), Error>) {
         self.probe = None;
-        self.room.close();
+        self.room.places.close();
         if let Some(told) = self.told.take() {
             // It may be that nobody listens any more.
             drop(told.send(why));
-        }
-    }
-
-    /// The peer may change its mind on how many streams it admits.
-    fn count(&mut self) {
-        let admits = self.connection.max_concurrent_send_streams();
-        self.admits.store(admits, Ordering::Relaxed);
-        let admits = admits.min(STREAMS_MOST);
-        if admits > self.places {
-            self.room.add_permits(admits - self.places);
-            self.places = admits;
-        } else if admits < self.places {
-            // Places that are taken go when the connection is polled after they were given back.
-            self.places -= self.room.forget_permits(self.places - admits);
         }
     }
 }
@@ -207,8 +198,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Driver<T> {
 impl Alive {
     fn new(pings: Option<PingPong>, (every, timeout): (Duration, Duration)) -> Self {
         let last = clock::instant();
-        let timer = Box::pin(tokio::time::sleep_until(last + every));
-        Self { pings, every, timeout, heard: false, last, asked: None, timer }
+        let due = last + every;
+        let timer = Box::pin(tokio::time::sleep_until(due));
+        Self { pings, every, timeout, heard: false, last, asked: None, due, timer }
     }
 
     /// Ends when the peer was asked and said nothing, not even anything else, in its time.
@@ -218,9 +210,12 @@ impl Alive {
         }
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = clock::instant();
-            let due = match self.asked {
-                Some(asked) if now >= asked + self.timeout => return Poll::Ready(()),
-                Some(asked) => asked + self.timeout,
+            // This process stood still: an answer may be there, and was not read.
+            let stood = now >= self.due + self.timeout / 2;
+            self.due = match self.asked {
+                Some(asked) if now < asked + self.timeout => asked + self.timeout,
+                Some(_) if stood => now + self.timeout / 2,
+                Some(_) => return Poll::Ready(()),
                 None if now < self.last + self.every => self.last + self.every,
                 None => {
                     self.ask(cx);
@@ -228,7 +223,7 @@ impl Alive {
                     now + self.timeout
                 }
             };
-            self.timer.as_mut().reset(due);
+            self.timer.as_mut().reset(self.due);
         }
         Poll::Pending
     }
@@ -239,6 +234,16 @@ impl Alive {
         // asked for, and its connection is about to end: nothing is lost if this one is not sent.
         let _answered = pings.poll_pong(cx).is_ready();
         drop(pings.send_ping(Ping::opaque()));
+    }
+}
+
+// === impl Seen ===
+
+impl Seen {
+    /// Why a connection has ended with an error.
+    fn why(&self, error: h2::Error) -> Error {
+        let mut broke = self.broke.lock().unwrap_or_else(PoisonError::into_inner);
+        broke.take().map_or(Error::Http(error), Error::Network)
     }
 }
 
@@ -256,6 +261,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for Io<T> {
         }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        if let Poll::Ready(Err(error)) = polled {
+            let words = io::Error::new(error.kind(), error.to_string());
+            *self.seen.broke.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            return Poll::Ready(Err(words));
+        }
         if buf.filled().len() > before {
             self.seen.heard.store(true, Ordering::Relaxed);
         }
