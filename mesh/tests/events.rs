@@ -4,10 +4,7 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
-use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use futures_util::future::BoxFuture;
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use mesh::{
     App, Config,
     app::Ended,
@@ -19,13 +16,13 @@ use mesh::{
     log::Event,
     outbox::{self, Fact},
     store::{Failure, Store, Txn},
-    testing,
+    testing::{self, Tokens},
     wire::{
         DESCRIPTORS,
         ordermesh::{
             auth::v1::{
-                GetJwksRequest, IssueTokenRequest, Jwk, Jwks, RefreshTokenRequest,
-                RevokeTokenRequest, Token,
+                GetJwksRequest, IssueTokenRequest, Jwks, RefreshTokenRequest, RevokeTokenRequest,
+                Token,
                 issue_token_request::Credential,
                 tokens_service_server::{TokensService, TokensServiceServer},
             },
@@ -40,27 +37,7 @@ use tokio::{
 use tonic::{Code, Request, Response, Status};
 
 /// Gives a token to every service that asks.
-struct Issuer {
-    key: EncodingKey,
-    jwk: Jwk,
-}
-
-impl Issuer {
-    fn new() -> Self {
-        let random = aws_lc_rs::rand::SystemRandom::new();
-        let document = Ed25519KeyPair::generate_pkcs8(&random).unwrap();
-        let pair = Ed25519KeyPair::from_pkcs8(document.as_ref()).unwrap();
-        let jwk = Jwk {
-            kty: "OKP".to_owned(),
-            crv: "Ed25519".to_owned(),
-            alg: "EdDSA".to_owned(),
-            r#use: "sig".to_owned(),
-            kid: "k1".to_owned(),
-            x: BASE64_URL_SAFE_NO_PAD.encode(pair.public_key().as_ref()),
-        };
-        Self { key: EncodingKey::from_ed_der(document.as_ref()), jwk }
-    }
-}
+struct Issuer(Tokens);
 
 #[tonic::async_trait]
 impl TokensService for Issuer {
@@ -71,22 +48,13 @@ impl TokensService for Issuer {
         let Some(Credential::Client(client)) = request.into_inner().credential else {
             return Ok(Response::new(Token::default()));
         };
-        let now = clock::now().unix_timestamp();
-        let claims = serde_json::json!({
-            "iss": "ordermesh", "aud": "ordermesh", "jti": "t1",
-            "sub": format!("services/{}", client.client_id),
-            "roles": [format!("service:{}", client.client_id)],
-            "iat": now, "nbf": now, "exp": now + 3_600,
-        });
-        let mut header = Header::new(Algorithm::EdDSA);
-        header.kid = Some("k1".to_owned());
-        let access_token = jsonwebtoken::encode(&header, &claims, &self.key).unwrap();
+        let access_token = self.0.for_service(&client.client_id);
         let expires_in = Some(prost_types::Duration { seconds: 3_600, nanos: 0 });
         Ok(Response::new(Token { access_token, expires_in, ..Token::default() }))
     }
 
     async fn get_jwks(&self, _: Request<GetJwksRequest>) -> Result<Response<Jwks>, Status> {
-        Ok(Response::new(Jwks { keys: vec![self.jwk.clone()] }))
+        Ok(Response::new(Jwks { keys: vec![self.0.jwk()] }))
     }
 
     async fn refresh_token(
@@ -188,7 +156,7 @@ async fn what_one_process_publishes_another_takes_in_and_both_leave_in_time() {
     let (source_db, taker_db) = (testing::sqlite(vec![]).await, testing::sqlite(vec![]).await);
     let config = Config { issuer: None, client_secret_file: None, ..stage.config() };
     let issuer = App::new("issuer", DESCRIPTORS, config).unwrap();
-    let issuer = Process::start(issuer.grpc(TokensServiceServer::new(Issuer::new())));
+    let issuer = Process::start(issuer.grpc(TokensServiceServer::new(Issuer(Tokens::new()))));
     let source = App::new("catalog", DESCRIPTORS, stage.config()).unwrap();
     let as_source = EventLogServiceClient::new(source.channel("source"));
     let source = Process::start(source.store(&source_db).publishes(&source_db));

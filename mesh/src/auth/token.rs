@@ -130,57 +130,29 @@ fn problem(kind: &ErrorKind) -> TokenProblem {
 
 #[cfg(test)]
 mod tests {
-    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
     use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-    use jsonwebtoken::{EncodingKey, Header};
 
     use super::*;
-    use crate::auth::Jwk;
+    use crate::testing::{self, Tokens};
 
     struct Issuer {
-        key: EncodingKey,
+        tokens: Tokens,
         verifier: Verifier,
     }
 
     impl Issuer {
         fn new() -> Self {
-            let document = Ed25519KeyPair::generate_pkcs8(&aws_lc_rs::rand::SystemRandom::new())
-                .expect("a key");
-            let pair = Ed25519KeyPair::from_pkcs8(document.as_ref()).expect("a key");
-            let jwk = Jwk {
-                kty: "OKP".to_owned(),
-                crv: "Ed25519".to_owned(),
-                alg: "EdDSA".to_owned(),
-                r#use: "sig".to_owned(),
-                kid: "k1".to_owned(),
-                x: BASE64_URL_SAFE_NO_PAD.encode(pair.public_key().as_ref()),
-            };
-            let keys = Keys::from_source(move || {
-                let jwk = jwk.clone();
-                Box::pin(async move { Ok(vec![jwk]) })
-            });
-            Self { key: EncodingKey::from_ed_der(document.as_ref()), verifier: Verifier::new(keys) }
+            let tokens = Tokens::new();
+            Self { verifier: Verifier::new(tokens.keys()), tokens }
         }
 
         fn sign(&self, kid: &str, claims: &Claims) -> String {
-            let mut header = Header::new(Algorithm::EdDSA);
-            header.kid = Some(kid.to_owned());
-            jsonwebtoken::encode(&header, claims, &self.key).expect("signs")
+            self.tokens.sign(kid, claims)
         }
     }
 
     fn claims() -> Claims {
-        let now = clock::now().unix_timestamp();
-        Claims {
-            iss: ISSUER.to_owned(),
-            aud: ISSUER.to_owned(),
-            sub: "users/1".to_owned(),
-            roles: vec!["customer".to_owned()],
-            iat: now,
-            nbf: now,
-            exp: now + 900,
-            jti: "t1".to_owned(),
-        }
+        testing::claims("users/1", "customer")
     }
 
     #[tokio::test]

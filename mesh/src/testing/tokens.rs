@@ -12,10 +12,15 @@ use crate::{
     clock,
 };
 
+/// How long a token is good, in seconds: longer than any test.
+const GOOD: i64 = 3_600;
+/// The id of the key.
+const KEY: &str = "k1";
+
 /// An issuer's key, and the tokens that it signs.
 pub struct Tokens {
-    keys: Keys,
     key: EncodingKey,
+    jwk: Jwk,
 }
 
 // === impl Tokens ===
@@ -36,50 +41,58 @@ impl Tokens {
             crv: "Ed25519".to_owned(),
             alg: "EdDSA".to_owned(),
             r#use: "sig".to_owned(),
-            kid: "k1".to_owned(),
+            kid: KEY.to_owned(),
             x: BASE64_URL_SAFE_NO_PAD.encode(pair.public_key().as_ref()),
         };
-        let keys = Keys::from_source(move || {
-            let jwk = jwk.clone();
-            Box::pin(async move { Ok(vec![jwk]) })
-        });
-        Self { keys, key: EncodingKey::from_ed_der(document.as_ref()) }
+        Self { key: EncodingKey::from_ed_der(document.as_ref()), jwk }
+    }
+
+    /// The key that verifies its tokens.
+    #[must_use]
+    pub fn jwk(&self) -> Jwk {
+        self.jwk.clone()
     }
 
     /// What verifies its tokens: for `App::keys`.
     #[must_use]
     pub fn keys(&self) -> Keys {
-        self.keys.clone()
+        let jwk = self.jwk();
+        Keys::from_source(move || {
+            let jwk = jwk.clone();
+            Box::pin(async move { Ok(vec![jwk]) })
+        })
+    }
+
+    /// The token of a service.
+    #[must_use]
+    pub fn for_service(&self, name: &str) -> String {
+        self.sign(KEY, &claims(&format!("services/{name}"), &format!("service:{name}")))
     }
 
     /// The value of `authorization` of a service.
     #[must_use]
     pub fn of_service(&self, name: &str) -> String {
-        self.of(format!("services/{name}"), format!("service:{name}"))
+        format!("Bearer {}", self.for_service(name))
     }
 
     /// The value of `authorization` of a customer, such as `users/1`.
     #[must_use]
     pub fn of_customer(&self, subject: &str) -> String {
-        self.of(subject.to_owned(), "customer".to_owned())
+        self.of(subject, "customer")
     }
 
-    fn of(&self, sub: String, role: String) -> String {
+    /// The value of `authorization` of somebody with a role.
+    #[must_use]
+    pub fn of(&self, subject: &str, role: &str) -> String {
+        format!("Bearer {}", self.sign(KEY, &claims(subject, role)))
+    }
+
+    /// A token that says this, and that it was signed by the key with this id.
+    #[must_use]
+    pub fn sign(&self, key: &str, claims: &Claims) -> String {
         let mut header = Header::new(Algorithm::EdDSA);
-        header.kid = Some("k1".to_owned());
-        let now = clock::now().unix_timestamp();
-        let claims = Claims {
-            iss: ISSUER.to_owned(),
-            aud: ISSUER.to_owned(),
-            sub,
-            roles: vec![role],
-            iat: now,
-            nbf: now,
-            exp: now + 900,
-            jti: "t1".to_owned(),
-        };
-        let token = jsonwebtoken::encode(&header, &claims, &self.key).expect("signs");
-        format!("Bearer {token}")
+        header.kid = Some(key.to_owned());
+        jsonwebtoken::encode(&header, claims, &self.key).expect("signs")
     }
 }
 
@@ -92,5 +105,20 @@ impl Default for Tokens {
 impl std::fmt::Debug for Tokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tokens").finish_non_exhaustive()
+    }
+}
+
+/// What a good token says.
+pub(crate) fn claims(subject: &str, role: &str) -> Claims {
+    let now = clock::now().unix_timestamp();
+    Claims {
+        iss: ISSUER.to_owned(),
+        aud: ISSUER.to_owned(),
+        sub: subject.to_owned(),
+        roles: vec![role.to_owned()],
+        iat: now,
+        nbf: now,
+        exp: now + GOOD,
+        jti: "t1".to_owned(),
     }
 }
