@@ -198,13 +198,13 @@ impl Ctx {
         self.inner.subject.get().map(|order| &**order)
     }
 
-    /// When the caller stops waiting.
+    /// When this is over: of a call that came in, 1 ms before its caller stops waiting.
     #[must_use]
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// How long the caller will wait; zero once the deadline passed.
+    /// How long that is from now; zero once it passed.
     #[must_use]
     pub fn time_left(&self) -> Duration {
         self.deadline.saturating_duration_since(clock::instant())

@@ -71,8 +71,6 @@ struct Served<'c> {
     method: &'c Method,
     ctx: &'c Ctx,
     link: Option<&'c Link>,
-    /// When it is late.
-    ends: Instant,
 }
 
 /// The answer of a handler.
@@ -111,8 +109,10 @@ impl Calls {
             let method = Arc::clone(self.0.methods.at(request.uri().path()));
             let brought = Brought::by(request.headers());
             let timeout = brought.timeout();
-            let ends = started
-                + timeout.unwrap_or(None).map_or(method.longest, |asked| asked.min(method.longest));
+            let asked = timeout.unwrap_or(None).unwrap_or(Duration::MAX);
+            // It is the deadline of the handler too: whom it asks would otherwise have as long as
+            // it has itself, and leave it no time to say so, or to do without them.
+            let ends = early(started + asked.min(method.longest));
             let cancelled = match &link {
                 // The drain ends streams by it.
                 Some(link) if method.streaming => Some(link.streams.child_token()),
@@ -127,15 +127,14 @@ impl Calls {
             let answer = match timeout {
                 Err(malformed) => Err(Failure::from(malformed)),
                 Ok(_) => {
-                    let ends = early(ends);
                     let link = link.as_deref();
-                    let served = Served { method: &method, ctx: &ctx, link, ends };
+                    let served = Served { method: &method, ctx: &ctx, link };
                     self.serve(&served, &mut request).await
                 }
             };
             Ok(match answer {
                 Ok(Handled { response, code, done }) => {
-                    watch.response(response, code, (done, early(ends)))
+                    watch.response(response, code, (done, ends))
                 }
                 Err(failure) => watch.failed(&failure),
             })
@@ -150,11 +149,11 @@ impl Calls {
         call: &Served<'_>,
         request: &mut Request<Body>,
     ) -> Result<Handled, Failure> {
-        let (method, ends) = (call.method, call.ends);
+        let method = call.method;
         // It may have come a while ago: its task had to wait for its turn.
         let now = clock::instant();
         // Expired work must not take a place from work that has a chance.
-        let left = ends.saturating_duration_since(now);
+        let left = call.ctx.deadline().saturating_duration_since(now);
         let chance = method.admits(now, left).map_err(|needs| {
             let (left_ms, needs_ms) = (left.as_millis(), needs.as_millis());
             Failure::Budget { method: method.name.clone(), left_ms, needs_ms }
@@ -188,7 +187,7 @@ impl Calls {
         let permit = match call.method {
             method if method.exempt => return Ok(None),
             method if method.streaming => limiter.stream(now),
-            _ => limiter.call(call.ctx.criticality(), now, call.ends).await,
+            _ => limiter.call(call.ctx.criticality(), now, call.ctx.deadline()).await,
         };
         match permit {
             Ok(permit) => Ok(Some(permit)),
@@ -218,7 +217,7 @@ impl Calls {
             Ok((response, place))
         });
         let handled = AssertUnwindSafe(handled).catch_unwind();
-        let handled = deadline::within_from(now, call.ends, handled);
+        let handled = deadline::within_from(now, call.ctx.deadline(), handled);
         let mut handled = std::pin::pin!(handled);
         let handled = match call.link {
             Some(link) if method.streaming => tokio::select! {

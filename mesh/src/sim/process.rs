@@ -84,6 +84,8 @@ pub(super) struct Host {
     pub(super) working: AtomicUsize,
     /// The longest that a handler was at work beyond its deadline.
     pub(super) overtime: Mutex<Duration>,
+    /// Calls of its handlers that failed, and they were told.
+    pub(super) told: AtomicUsize,
     limiter: Arc<Limiter>,
     world: World,
 }
@@ -146,6 +148,7 @@ impl Process {
             asked: AtomicUsize::new(0),
             working: AtomicUsize::new(0),
             overtime: Mutex::default(),
+            told: AtomicUsize::new(0),
             limiter: Arc::clone(&limiter),
             world: world.clone(),
         });
@@ -230,7 +233,9 @@ impl Host {
             return Err(Status::new(code, "as the script says"));
         }
         if let Some(next) = asks {
-            caller::read(&next).await?;
+            caller::read(&next).await.inspect_err(|_status| {
+                self.told.fetch_add(1, Ordering::SeqCst);
+            })?;
         }
         let mut response = Response::new(answer);
         response.metadata_mut().insert("host", self.name.parse().unwrap());

@@ -1,5 +1,7 @@
 //! Four hops, and what is left of a call when nobody waits for it.
 
+use std::sync::atomic::Ordering;
+
 use super::*;
 
 /// Four processes that ask one another, and how the first is asked.
@@ -67,6 +69,27 @@ fn a_deadline_holds_over_four_hops_and_no_work_goes_on_after_it() {
         }
         let done = call(world, chain.first(), Kind::Read, "well", SECOND).await;
         done.by.expect("all are well again");
+    });
+}
+
+#[test]
+fn a_handler_hears_that_its_call_is_late_before_it_is_late_itself() {
+    play(async |world| {
+        let script = Script { hangs: true, ..Script::default() };
+        let _lame = Process::start(world, "b", "b", script);
+        let callers = [Caller::new(world, "a"), Caller::new(world, "x")];
+        let asks = Some(without_breaker(&callers[0].channel("b")));
+        let asks = Process::start(world, "a", "a", Script { asks, ..Script::takes(MS) });
+        let channel = without_breaker(&callers[1].channel("a"));
+        world.passes(2 * SECOND).await;
+        // Of less than 20 ms the least that a call can leave is left, not a part.
+        for number in 1..=12 {
+            let time = world.any(10 * MS, 25 * MS);
+            let done = call(world, &channel, Kind::Write, &number.to_string(), time).await;
+            assert_eq!(done.code(), Code::DeadlineExceeded, "{time:?}: {done:?}");
+            world.passes(5 * MS).await;
+            assert_eq!(asks.host.told.load(Ordering::SeqCst), number, "{time:?}");
+        }
     });
 }
 
