@@ -22,6 +22,13 @@ pub enum OffloadError {
     Panicked,
 }
 
+/// Places in [`offload`] for work that waits or is done.
+static QUEUE: Semaphore = Semaphore::const_new(64);
+/// One for each core.
+static CORES: LazyLock<Semaphore> = LazyLock::new(|| {
+    Semaphore::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
+});
+
 /// Runs work that nobody waits for (a saga's step, a job) with a deadline and a trace of its
 /// own: the trace goes on where `traceparent` left it, or begins here.
 ///
@@ -103,20 +110,48 @@ where
 }
 
 /// Does CPU work (hashing, signing, large documents) off the threads that serve calls: one at
-/// a time per core, 64 waiting.
+/// a time per core, 64 waiting. Whoever goes away while it waits is forgotten; work that has begun
+/// cannot be stopped, and has its core until it is done.
 ///
 /// # Errors
 /// [`OffloadError::Full`] if 64 wait already, [`OffloadError::Panicked`] if `work` did.
 pub async fn offload<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, OffloadError> {
-    const WAITING: usize = 64;
-    static QUEUE: Semaphore = Semaphore::const_new(WAITING);
-    static CORES: LazyLock<Semaphore> = LazyLock::new(|| {
-        Semaphore::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
-    });
-    let _waiting = QUEUE.try_acquire().map_err(|_full| OffloadError::Full)?;
+    let waiting = QUEUE.try_acquire().map_err(|_full| OffloadError::Full)?;
     // The semaphores are never closed.
-    let _core = CORES.acquire().await.map_err(|_closed| OffloadError::Full)?;
+    let core = CORES.acquire().await.map_err(|_closed| OffloadError::Full)?;
+    let work = move || {
+        let _places = (waiting, core);
+        work()
+    };
     tokio::task::spawn_blocking(work).await.map_err(|_panic| OffloadError::Panicked)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, sync::mpsc, task::Poll};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_has_begun_has_its_core_until_it_is_done_though_nobody_waits() {
+        let cores = CORES.available_permits();
+        let (began, begun) = mpsc::channel();
+        let mut ends = Vec::new();
+        for _ in 0..cores {
+            let (end, ended) = mpsc::channel::<()>();
+            let began = began.clone();
+            let mut work = Box::pin(offload(move || {
+                began.send(()).unwrap();
+                ended.recv().unwrap_err();
+            }));
+            assert!(poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx).is_pending())).await);
+            begun.recv().unwrap();
+            ends.push(end);
+        }
+        assert_eq!(CORES.available_permits(), 0, "everyone who asked has gone away");
+        drop(ends);
+        assert_eq!(offload(|| 7).await, Ok(7), "cores come back");
+    }
 }
