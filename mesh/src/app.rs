@@ -1,5 +1,6 @@
 //! A process: what it listens on, what it serves, what runs beside, and how it leaves.
 
+mod callees;
 mod events;
 mod known;
 mod run;
@@ -12,7 +13,7 @@ use std::{
     fmt,
     future::Future,
     net::{SocketAddr, TcpListener},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -25,12 +26,12 @@ use tonic::{body::Body, server::NamedService, service::RoutesBuilder};
 use tower::{Service, util::BoxCloneSyncService};
 
 use crate::{
-    Channel, Policy,
+    Channel,
     auth::{Auth, Keys, Rules, SignIn},
     clean_up,
-    client::{Dependency, Methods},
+    client::Methods,
     config::{Bound, Config},
-    registry::{Address, Registry, Snapshot},
+    registry::Registry,
     server::{self, Listener},
     store,
     telemetry::{self, Spans, spans::export::Export},
@@ -200,49 +201,6 @@ impl App {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// A callee: a name of the registry, `http://host:port`, or `https://host:port`. With
-    /// `--tls-ca` those of the registry are called over TLS, too.
-    #[must_use]
-    pub fn channel(&self, name_or_url: &str) -> Channel {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(name_or_url) {
-            return channel.clone();
-        }
-        let at = |address: &str| Snapshot::fixed(address.parse::<Address>().ok().as_slice());
-        let connector = self.connector.clone();
-        let (snapshots, tls) = match name_or_url.split_once("://") {
-            Some(("https", address)) if connector.is_some() => (at(address), connector),
-            Some(("https", _)) => {
-                tracing::error!(callee = name_or_url, "without --tls-ca nobody is called by https");
-                (Snapshot::fixed(&[]), None)
-            }
-            Some((_, address)) => (at(address), None),
-            // Ready only once it has called itself, it is not yet known where others look.
-            None if name_or_url == self.name => (Snapshot::fixed(&[self.own_address()]), connector),
-            None => (self.registry.watch(name_or_url), connector),
-        };
-        let nobody = |known: &Snapshot| known.fetched_at.is_some() && known.instances.is_empty();
-        if nobody(&snapshots.borrow()) {
-            tracing::warn!(callee = name_or_url, "{name_or_url} is not in the registry");
-        }
-        let (sign_in, methods) = (self.sign_in.clone(), Arc::clone(&self.methods));
-        let listed = !name_or_url.contains("://") && name_or_url != self.name;
-        let hurry = if listed { self.registry.hurry(name_or_url) } else { Arc::default() };
-        let calls = Dependency::of(&self.config.dependencies, name_or_url);
-        let channel = Channel::new(name_or_url, snapshots, sign_in, methods, tls, calls, hurry)
-            .recorded(&self.spans);
-        channels.insert(name_or_url.to_owned(), channel.clone());
-        channel
-    }
-
-    /// How `name`, who is outside of the mesh, is called: by `policy`, but for what `--dependency`
-    /// says of it.
-    #[must_use]
-    pub fn outside(&mut self, name: &'static str, policy: Policy) -> Policy {
-        self.outside.push(name);
-        Dependency::outside(&self.config.dependencies, name, policy)
     }
 
     /// Where spans go of what this process does; for an edge that serves them itself.

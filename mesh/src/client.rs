@@ -78,6 +78,7 @@ pub use view::view;
 
 #[cfg(test)]
 pub(crate) use connect::Hosts;
+pub(crate) use connect::Network;
 pub(crate) use dependency::Dependency;
 pub(crate) use methods::Methods;
 pub(crate) use view::{Reading, readings};
@@ -120,11 +121,10 @@ impl Channel {
         instances: watch::Receiver<Arc<Snapshot>>,
         sign_in: SignIn,
         facts: Arc<Methods>,
-        tls: Option<tls::Connector>,
+        network: Network,
         calls: Dependency,
         hurry: Arc<Notify>,
     ) -> Self {
-        let network = tls.map_or(connect::Network::Tcp, connect::Network::Tls);
         let Dependency { policy, balance } = calls;
         let endpoints =
             Arc::new(endpoint::Endpoints::over(name, instances, network, balance, hurry));
@@ -137,22 +137,23 @@ impl Channel {
         self
     }
 
-    /// A callee at fixed addresses, called without a token of our own: how tools and tests call.
+    /// A callee at fixed addresses of this machine, called without a token of our own: how tools
+    /// and tests call.
     #[must_use]
     pub fn to(name: &str, addresses: &[Address]) -> Self {
-        Self::at(name, addresses, None)
+        Self::at(name, addresses, Network::Loopback)
     }
 
     /// The same over TLS.
     #[must_use]
     pub fn over_tls(name: &str, addresses: &[Address], connector: tls::Connector) -> Self {
-        Self::at(name, addresses, Some(connector))
+        Self::at(name, addresses, Network::Tls(connector))
     }
 
-    fn at(name: &str, addresses: &[Address], tls: Option<tls::Connector>) -> Self {
+    fn at(name: &str, addresses: &[Address], network: Network) -> Self {
         let (snapshot, facts) = (Snapshot::fixed(addresses), Methods::of_mesh());
         let (sign_in, calls) = (SignIn::default(), Dependency::default());
-        Self::new(name, snapshot, sign_in, facts, tls, calls, Arc::default())
+        Self::new(name, snapshot, sign_in, facts, network, calls, Arc::default())
     }
 
     /// A callee on a network that a test plays.
@@ -162,7 +163,7 @@ impl Channel {
         instances: watch::Receiver<Arc<Snapshot>>,
         hosts: Hosts,
     ) -> Self {
-        let network = connect::Network::Memory(hosts);
+        let network = Network::Memory(hosts);
         let Dependency { policy, balance } = Dependency::default();
         let hurry = Arc::default();
         let endpoints = endpoint::Endpoints::over(name, instances, network, balance, hurry);

@@ -38,7 +38,7 @@ impl Bare {
     /// Begins to connect.
     #[must_use]
     pub fn to(name: &str, addresses: &[Address]) -> Self {
-        let network = connect::Network::Tcp;
+        let network = connect::Network::Loopback;
         Self(Arc::new(Endpoints::over(
             name,
             Snapshot::fixed(addresses),

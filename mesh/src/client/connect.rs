@@ -1,9 +1,9 @@
 //! The way to a connection: address, TCP, TLS.
 
-use std::{io, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use http::uri::Scheme;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 
 use super::http2::{Connected, handshake};
 use crate::{registry::Address, tls};
@@ -22,9 +22,12 @@ pub(super) struct Settings {
 
 /// What connections run over.
 #[derive(Clone, Debug, Default)]
-pub(super) enum Network {
+pub(crate) enum Network {
+    /// TCP that nothing encrypts, to this machine alone.
     #[default]
-    Tcp,
+    Loopback,
+    /// The same to wherever the callee is: somebody said that it may be heard there.
+    Plaintext,
     /// TCP, and TLS over it.
     Tls(tls::Connector),
     /// Pipes, to hosts that a test plays: there time can be paused.
@@ -49,6 +52,12 @@ pub(super) enum Error {
     /// It took too long.
     #[error("no connection after {0:?}")]
     Late(Duration),
+    /// What is said would be heard beyond this machine.
+    #[error(
+        "{0} is not loopback, and what is said to it is not encrypted: --tls-ca calls it over TLS, \
+         --allow-plaintext allows it"
+    )]
+    Exposed(SocketAddr),
     /// The network said no.
     #[error("cannot connect: {0}")]
     Network(#[from] io::Error),
@@ -72,7 +81,7 @@ impl Network {
     /// What requests that go over it say of it.
     pub(super) fn scheme(&self) -> Scheme {
         match self {
-            Self::Tcp => Scheme::HTTP,
+            Self::Loopback | Self::Plaintext => Scheme::HTTP,
             Self::Tls(_) => Scheme::HTTPS,
             #[cfg(test)]
             Self::Memory(_) => Scheme::HTTP,
@@ -105,9 +114,13 @@ pub(super) async fn dial(address: &Address, settings: &Settings) -> Result<Conne
     // Boxed, since the shaking of hands in it is large, and every call could come to it.
     let dialled = Box::pin(async {
         match &settings.network {
-            Network::Tcp => handshake(tcp(address).await?, settings).await,
+            Network::Loopback => {
+                let near = near(resolved(address).await?)?;
+                handshake(tcp(&near).await?, settings).await
+            }
+            Network::Plaintext => handshake(tcp(&resolved(address).await?).await?, settings).await,
             Network::Tls(connector) => {
-                let stream = tcp(address).await?;
+                let stream = tcp(&resolved(address).await?).await?;
                 let stream = connector.connect(host(address), stream).await?;
                 // Whether it takes our certificate, a server says only after our last word.
                 let files = connector.files();
@@ -135,8 +148,20 @@ pub(super) async fn dial(address: &Address, settings: &Settings) -> Result<Conne
     }
 }
 
-async fn tcp(address: &Address) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect((host(address), address.port)).await?;
+async fn resolved(address: &Address) -> io::Result<Vec<SocketAddr>> {
+    Ok(lookup_host((host(address), address.port)).await?.collect())
+}
+
+/// The addresses of a callee, if all of them are on this machine.
+fn near(addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, Error> {
+    match addresses.iter().find(|address| !address.ip().to_canonical().is_loopback()) {
+        Some(far) => Err(Error::Exposed(*far)),
+        None => Ok(addresses),
+    }
+}
+
+async fn tcp(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(addresses).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
@@ -144,4 +169,31 @@ async fn tcp(address: &Address) -> io::Result<TcpStream> {
 /// An IP address of version 6 has brackets in a URL, and nowhere else.
 fn host(address: &Address) -> &str {
     address.host.trim_start_matches('[').trim_end_matches(']')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_said_in_plaintext_beyond_this_machine_unless_somebody_allowed_it() {
+        let settings = Settings::default();
+        // Addresses of RFC 5737 and RFC 3849: nobody is there.
+        for far in ["192.0.2.1:4317", "[2001:db8::1]:4317"] {
+            let refused = dial(&far.parse().unwrap(), &settings).await.err().unwrap();
+            assert!(matches!(refused, Error::Exposed(_)), "{refused}");
+            assert!(refused.to_string().contains("--allow-plaintext"), "{refused}");
+        }
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for near in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
+            let address = Address { host: near.to_owned(), port };
+            let (dialled, accepted) = tokio::join!(dial(&address, &settings), async {
+                drop(listener.accept().await.unwrap());
+            });
+            let () = accepted;
+            let broke = dialled.err().unwrap();
+            assert!(!matches!(broke, Error::Exposed(_)), "{near}: {broke}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::Channel;
+use super::{Channel, Network};
 use crate::{
     registry::{Address, Malformed, Options, Registry},
     tls::{Connector, Files, Flags},
@@ -96,8 +96,10 @@ impl Tool {
         if let Some(connector) = &self.connector {
             return Ok(Channel::over_tls(name, addresses, connector.clone()));
         }
-        let far = addresses.iter().find(|address| !address.is_loopback());
-        match far.filter(|_| !self.options.allow_plaintext) {
+        if self.options.allow_plaintext {
+            return Ok(Channel::at(name, addresses, Network::Plaintext));
+        }
+        match addresses.iter().find(|address| !address.is_loopback()) {
             Some(far) => Err(Exposed { name: name.to_owned(), address: far.clone() }),
             None => Ok(Channel::to(name, addresses)),
         }

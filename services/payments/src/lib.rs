@@ -64,7 +64,8 @@ pub async fn app(config: Config) -> anyhow::Result<App> {
     let page_key = config.mesh.page_key()?;
     let mut app = App::new("payments", proto::DESCRIPTORS, config.mesh.clone())?;
     let store = Store::connect(&config.database_url, pace).await?;
-    let policy = app.outside(provider::NAME, provider::policy(config.provider_timeout));
+    let policy = provider::policy(config.provider_timeout);
+    let policy = app.outside(provider::NAME, &config.provider_url, policy)?;
     let provider = HttpProvider::new(&config.provider_url, policy);
     let resolver = Resolver::new(store.clone(), Arc::new(provider));
     let service = Payments::new(store.clone(), resolver.clone(), page_key);
