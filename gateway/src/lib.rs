@@ -194,7 +194,7 @@ impl Gateway {
             default_timeout: config.default_timeout,
             max_timeout: config.max_timeout,
             max_stream_age: config.max_stream_age,
-            leaving: Leaving::new(config.mesh.propagation + config.mesh.drain * 4 / 5),
+            leaving: Leaving::new(config.mesh.propagation() + config.mesh.drain * 4 / 5),
             ignored_parameters: config.ignored_parameters,
             spans: OnceLock::new(),
         })))

@@ -108,9 +108,10 @@ pub struct Config {
     #[arg(long = "runtime", env = "MESH_RUNTIME", value_enum, default_value = "multi")]
     pub runtime: Flavour,
 
-    /// On leaving: how long to serve on while others learn of it.
-    #[arg(long = "propagation", env = "MESH_PROPAGATION", default_value = "0s", value_parser = duration)]
-    pub propagation: Duration,
+    /// On leaving: how long to serve on while others learn of it. If it is not given: 2s where a
+    /// registry is asked (`consul://`, `dns://`), 0s with `static://`.
+    #[arg(long = "propagation", env = "MESH_PROPAGATION", value_parser = duration)]
+    pub propagation: Option<Duration>,
 
     /// On leaving: how long calls may take to finish.
     #[arg(long = "drain", env = "MESH_DRAIN", default_value = "25s", value_parser = duration)]
@@ -120,7 +121,8 @@ pub struct Config {
     #[arg(long = "call-timeout", env = "MESH_CALL_TIMEOUT", default_value = "10s", value_parser = duration)]
     pub call_timeout: Duration,
 
-    /// Allows plaintext beyond loopback; elsewhere it is refused.
+    /// Allows plaintext beyond loopback, of what is served and of whom this process calls;
+    /// without it that is refused.
     #[arg(long = "allow-plaintext", env = "MESH_ALLOW_PLAINTEXT")]
     pub allow_plaintext: bool,
 
@@ -206,6 +208,9 @@ pub struct Bound {
     pub admin: std::net::TcpListener,
 }
 
+/// How long callers take, at most, to see in a registry that a process leaves it.
+const PROPAGATION: Duration = Duration::from_secs(2);
+
 // === impl Config ===
 
 impl Config {
@@ -235,6 +240,13 @@ impl Config {
         Ok(key)
     }
 
+    /// On leaving: how long to serve on while others learn of it.
+    #[must_use]
+    pub fn propagation(&self) -> Duration {
+        let asked = !self.registry.starts_with("static://");
+        self.propagation.unwrap_or(if asked { PROPAGATION } else { Duration::ZERO })
+    }
+
     /// The settings of a process in a test: quiet, strict, on sockets of its own.
     #[cfg(feature = "testing")]
     #[must_use]
@@ -260,7 +272,7 @@ impl Config {
             log_format: LogFormat::Pretty,
             log: "warn".to_owned(),
             runtime: Flavour::Multi,
-            propagation: Duration::ZERO,
+            propagation: Some(Duration::ZERO),
             drain: Duration::from_secs(5),
             call_timeout: Duration::from_secs(10),
             allow_plaintext: false,
@@ -346,6 +358,19 @@ mod tests {
             assert_eq!(ratio(text).ok(), expected, "{text}");
         }
         assert!(ratio("NaN").is_err() && ratio("half").is_err());
+    }
+
+    #[test]
+    fn others_have_two_seconds_to_learn_that_a_process_leaves_where_they_ask_a_registry() {
+        let told = |registry: &str, propagation| {
+            let config = Config::for_tests(Bound::free().unwrap(), registry);
+            Config { propagation, ..config }.propagation()
+        };
+        for registry in ["consul://127.0.0.1:8500", "consul+tls://consul:8501", "dns://?suffix=x"] {
+            assert_eq!(told(registry, None), Duration::from_secs(2), "{registry}");
+        }
+        assert_eq!(told("static://?users=127.0.0.1:1", None), Duration::ZERO);
+        assert_eq!(told("static://", Some(Duration::from_secs(1))), Duration::from_secs(1));
     }
 
     #[test]

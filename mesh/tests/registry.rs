@@ -209,7 +209,7 @@ async fn listening(fake: &FakeConsul, tls: Option<TlsAcceptor>) -> SocketAddr {
 async fn a_process_is_found_once_its_check_passes_and_leaves_before_it_stops_serving() {
     let fake = FakeConsul::new();
     let url = served(&fake).await;
-    let callee = process(Config { propagation: Duration::from_secs(2), ..config(&url) });
+    let callee = process(Config { propagation: None, ..config(&url) });
     let id = callee.id();
     until("registered", Duration::from_secs(5), async || fake.ids() == [id.clone()]).await;
     assert_eq!(

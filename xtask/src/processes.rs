@@ -143,8 +143,6 @@ pub(crate) fn instances(
     database: &dyn Fn(&Process) -> String,
 ) -> Vec<Instance> {
     let count = |process: &Process| count(replicas, process);
-    // Whoever finds us in a registry that is asked needs some time to see that we leave.
-    let propagation = registry.is_some();
     let registry = registry.unwrap_or_else(|| fixed(site, &count));
     let mut all = Vec::new();
     for process in TABLE {
@@ -161,9 +159,6 @@ pub(crate) fn instances(
                 ("MESH_ADMIN_LISTEN".to_owned(), admin.clone()),
                 ("MESH_REGISTRY".to_owned(), registry.clone()),
             ];
-            if propagation {
-                env.push(("MESH_PROPAGATION".to_owned(), "2s".to_owned()));
-            }
             env.extend(told(site, process, database));
             let program = bins.join(process.name).display().to_string();
             all.push(Instance {

@@ -159,7 +159,7 @@ impl App {
         self.draining.begin();
         phase(Phase::Leave);
         lease.leave().await;
-        tokio::time::sleep(self.config.propagation).await;
+        tokio::time::sleep(self.config.propagation()).await;
 
         phase(Phase::Drain);
         let ended = async {
