@@ -215,6 +215,13 @@ pub(crate) fn metrics(admin: &str) -> Result<String> {
     read(answer.with_context(|| format!("{admin} does not answer"))?.body_mut())
 }
 
+/// The sum of a counter over all labels that hold `label`.
+pub(crate) fn sum(text: &str, metric: &str, label: &str) -> u64 {
+    let lines = text.lines().filter_map(|line| line.strip_prefix(metric));
+    let lines = lines.filter(|rest| rest.starts_with([' ', '{']) && rest.contains(label));
+    lines.filter_map(|rest| rest.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+}
+
 fn agent(timeout: Duration) -> Agent {
     Agent::config_builder()
         .timeout_global(Some(timeout))

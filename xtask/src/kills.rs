@@ -73,14 +73,25 @@ const HANDED_OVER: usize = 5;
 pub(crate) fn run(args: &[OsString]) -> Result<ExitCode> {
     let args: Vec<String> = args.iter().map(|it| it.to_string_lossy().into_owned()).collect();
     let (stories, as_json) = asked(&args)?;
+    on_scratch(as_json, |site, me| {
+        let mut tally = Tally::default();
+        for story in stories {
+            tally.add(self::tally(site, me, story));
+        }
+        tally
+    })
+}
+
+/// Builds what is there, and does something with it on a site that is kept if it goes wrong.
+pub(crate) fn on_scratch(
+    as_json: bool,
+    what: impl FnOnce(&Site, &Path) -> Tally,
+) -> Result<ExitCode> {
     let root = site::root()?;
     let site = test::scratch(&root)?;
     up::build(&site, false, &["proof"])?;
     let me = up::copy_self(&site.state.join("xtask"))?;
-    let mut tally = Tally::default();
-    for story in stories {
-        tally.add(self::tally(&site, &me, story));
-    }
+    let tally = what(&site, &me);
     if as_json {
         println!("{}", tally.json());
     }

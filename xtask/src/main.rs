@@ -26,6 +26,7 @@ mod deny;
 mod bench;
 mod proof;
 mod kills;
+mod replicas;
 mod interop;
 mod h2spec;
 mod doctor;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use crate::processes::{self, PSP_PORT, TABLE};
 use crate::run_file::Run;
 use crate::site::Site;
-use crate::{cargo, kills, seed};
+use crate::{cargo, kills, replicas, seed};
 
 const PROOF_HELP: &str = "\
 cargo xtask proof check [--json] …    whether what all services, the provider and the carrier say fits together
@@ -17,13 +17,14 @@ cargo xtask proof load [--json] …     orders, repeats, cancels and watches at 
 cargo xtask proof kills [--with postgres [--replicas N]] [--json]
                                       ends every process at every point where it hurts, and checks what is left
 cargo xtask proof kills --bug NAME    the same with a mistake made on purpose: good if the checker says so
+cargo xtask proof replicas [--json]   ends one of three replicas, then Consul, while customers read: no read may fail
 
 check and load work on the mesh that runs; `cargo xtask proof check --help` names their flags. A round:
 
   cargo xtask proof load --rate 20 --for 30s --faults --history target/history.ndjson
   cargo xtask proof check --wait 60s --quiet --history target/history.ndjson
 
-kills starts a mesh of its own, built with failpoints, in an empty folder on free ports. It takes some minutes,
+kills and replicas start a mesh of their own in an empty folder on free ports. kills takes some minutes, has failpoints,
 and prints one line for each process and point with the number of orders that were in flight. With replicas
 it also says what each of them did. The bugs are those of mesh/src/bug.rs; `--bug all` makes one after the other.
 ";
@@ -37,6 +38,7 @@ pub(crate) fn run(args: Vec<OsString>) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         "kills" => kills::run(args.get(1..).unwrap_or_default()),
+        "replicas" => replicas::run(args.get(1..).unwrap_or_default()),
         "check" | "load" => {
             let site = Site::from_env()?;
             if !args.iter().any(|it| it == "--help" || it == "-h") {

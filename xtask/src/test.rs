@@ -15,7 +15,7 @@ use crate::{
     bench::count,
     check as checks, clock, h2spec, interop,
     kills::{self, Story},
-    os, postgres, say, smoke, tools,
+    os, postgres, replicas, say, smoke, tools,
 };
 
 xflags::xflags! {
@@ -23,7 +23,7 @@ xflags::xflags! {
     ///
     /// In turn: tidy, format, the contract, dependencies, clippy, a build of everything, rustdoc, the tests,
     /// the tests against PostgreSQL and Consul, gRPC's own tests and h2spec (see `cargo xtask interop`), what a call costs (see
-    /// `cargo xtask bench count`), a mesh started and used the way the README says, one whose processes are killed one after the other, on both databases, and one that
+    /// `cargo xtask bench count`), a mesh started and used the way the README says, one on Consul of which a replica is killed, one whose processes are killed one after the other, on both databases, and one that
     /// makes a mistake on purpose, which the checker has to find. It fetches what it needs beyond Rust (see `cargo xtask tools`);
     /// what cannot be had is left out and listed at the end, and with CI=true that is a failure. Each stage prints its time;
     /// target/report.json keeps them.
@@ -79,6 +79,8 @@ pub(crate) fn run(flags: &Test) -> Result<ExitCode> {
         let good =
             tally.stage("a mesh as the README says", || smoke::run(&scratch, &me, flags.quick));
         if good && !flags.quick {
+            let replicas = tally
+                .stage("a replica and Consul killed under load", || replicas::tally(&scratch, &me));
             let stages = [
                 ("every process killed, on SQLite", Story::SQLITE),
                 ("every process killed, on PostgreSQL", Story::POSTGRES),
@@ -87,7 +89,7 @@ pub(crate) fn run(flags: &Test) -> Result<ExitCode> {
             let killed = stages
                 .into_iter()
                 .all(|(name, story)| tally.stage(name, || kills::tally(&scratch, &me, story)));
-            if !killed {
+            if !(replicas && killed) {
                 keep(&scratch)?;
             }
         }

@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::{sync::watch, time::Instant};
 
 use super::upstreams::upstreams;
-use crate::{app::Draining, clock, telemetry};
+use crate::{app::Draining, clock, ctx, deadline::Late, telemetry};
 
 /// How long a check may take before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -64,10 +64,10 @@ impl Readiness {
 
     async fn ask(&self) -> Vec<String> {
         let asked = self.checks.iter().map(async |(name, check)| {
-            match tokio::time::timeout(PATIENCE, check()).await {
+            match ctx::background(name, PATIENCE, None, check()).await {
                 Ok(Ok(())) => None,
                 Ok(Err(missing)) => Some(format!("{name}: {missing}")),
-                Err(_) => Some(format!("{name}: no answer within {} s", PATIENCE.as_secs())),
+                Err(Late) => Some(format!("{name}: no answer within {} s", PATIENCE.as_secs())),
             }
         });
         join_all(asked).await.into_iter().flatten().collect()

@@ -47,7 +47,7 @@ impl Shares {
             let Ok(text) = api::metrics(&row.instance.admin) else { continue };
             let counts = self.counts.entry((row.instance.service, row.instance.name)).or_default();
             for (count, (_, metric, label)) in counts.iter_mut().zip(WORK) {
-                count.saw(sum(&text, metric, label));
+                count.saw(api::sum(&text, metric, label));
             }
         }
         Ok(())
@@ -101,13 +101,6 @@ impl Count {
     }
 }
 
-/// The sum of a counter over all labels that hold `label`.
-fn sum(text: &str, metric: &str, label: &str) -> u64 {
-    let lines = text.lines().filter_map(|line| line.strip_prefix(metric));
-    let lines = lines.filter(|rest| rest.starts_with([' ', '{']) && rest.contains(label));
-    lines.filter_map(|rest| rest.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,8 +109,8 @@ mod tests {
     fn a_counter_is_summed_over_its_labels_and_over_the_lives_of_its_process() {
         let text = "# TYPE a counter\na_total{x=\"1\",outcome=\"done\"} 2\n\
                     a_total{x=\"2\",outcome=\"done\"} 3\na_total{outcome=\"failed\"} 9\na_totals 4\n";
-        assert_eq!(sum(text, "a_total", "outcome=\"done\""), 5);
-        assert_eq!(sum(text, "a_total", ""), 14);
+        assert_eq!(api::sum(text, "a_total", "outcome=\"done\""), 5);
+        assert_eq!(api::sum(text, "a_total", ""), 14);
         let mut count = Count::default();
         for number in [2, 5, 1, 1, 4] {
             count.saw(number);
