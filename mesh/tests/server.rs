@@ -31,7 +31,11 @@ use mesh::{
         },
     },
 };
-use tokio::{net::TcpStream, sync::oneshot, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+    task::JoinHandle,
+};
 use tonic::{Code, Status};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -54,7 +58,7 @@ impl TokensService for Hop {
         Ok(tonic::Response::new(Jwks::default()))
     }
 
-    /// Answers with as many bytes as the address says.
+    /// Answers with as many bytes as the address says, after as many milliseconds as the password.
     async fn issue_token(
         &self,
         request: tonic::Request<IssueTokenRequest>,
@@ -62,6 +66,8 @@ impl TokensService for Hop {
         let Some(Credential::Password(password)) = request.into_inner().credential else {
             panic!("a password");
         };
+        self.called.fetch_add(1, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(password.password.parse().unwrap_or(0))).await;
         let size = password.email.parse().unwrap_or(0);
         Ok(tonic::Response::new(Token { access_token: "x".repeat(size), ..Token::default() }))
     }
@@ -131,6 +137,24 @@ async fn bare(port: u16) -> SendRequest<Full<Bytes>> {
     sender
 }
 
+/// A port that leads to `port`, and how many connections were opened there.
+#[expect(clippy::disallowed_methods, reason = "ends with the runtime of the test")]
+async fn counted(port: u16) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let (own, opened) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&opened);
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(("127.0.0.1", port)).await?;
+                tokio::io::copy_bidirectional(&mut near, &mut far).await
+            });
+        }
+    });
+    (own, opened)
+}
+
 /// A message as gRPC frames it.
 fn message(message: &impl prost::Message, compressed: u8) -> Bytes {
     let mut bytes = BytesMut::new();
@@ -172,6 +196,11 @@ fn asking(email: String) -> IssueTokenRequest {
     IssueTokenRequest { credential: Some(Credential::Password(password)) }
 }
 
+fn taking(millis: &str) -> IssueTokenRequest {
+    let password = PasswordCredential { email: String::new(), password: millis.to_owned() };
+    IssueTokenRequest { credential: Some(Credential::Password(password)) }
+}
+
 fn empty() -> Bytes {
     message(&GetJwksRequest {}, 0)
 }
@@ -202,17 +231,30 @@ async fn t3_the_deadline_covers_the_stream() {
 
 #[tokio::test]
 async fn t6_no_call_fails_when_connections_grow_old() {
-    let process = process(|config| config.server.connection_age = Duration::from_millis(50));
-    let mut client = TokensServiceClient::new(testing::channel_to("hop", process.port));
+    let process = process(|config| {
+        config.server.connection_age = Duration::from_millis(50);
+        // As long as ten calls: whoever is only cut off then, and not told before, loses some.
+        config.server.connection_age_grace = Duration::from_millis(100);
+    });
+    let (port, connections) = counted(process.port).await;
+    let client = TokensServiceClient::new(testing::channel_to("hop", port));
     let begun = mesh::clock::instant();
-    let mut calls = 0;
-    while begun.elapsed() < Duration::from_secs(2) {
-        let ctx = Ctx::root(PATIENCE, Trace::new());
-        let answered = ctx.scope(client.get_jwks(GetJwksRequest {})).await;
-        assert!(answered.is_ok(), "call {calls}: {answered:?}");
-        calls += 1;
-    }
-    assert_eq!(process.called.load(Ordering::SeqCst), calls, "none was carried out twice");
+    // Calls that nobody may repeat, always some of them under way.
+    let caller = async || {
+        let (mut client, mut calls) = (client.clone(), 0);
+        while begun.elapsed() < Duration::from_secs(2) {
+            let ctx = Ctx::root(PATIENCE, Trace::new());
+            let answered = ctx.scope(client.issue_token(taking("10"))).await;
+            assert!(answered.is_ok(), "call {calls}: {answered:?}");
+            calls += 1;
+        }
+        calls
+    };
+    let calls = futures_util::future::join_all((0..16).map(|_| caller())).await;
+    let called = process.called.load(Ordering::SeqCst);
+    assert_eq!(called, calls.iter().sum::<usize>(), "none was carried out twice");
+    let connections = connections.load(Ordering::SeqCst);
+    assert!(connections > 10, "{connections} connections: none became too old");
 }
 
 #[tokio::test]
