@@ -3,7 +3,12 @@
 //! A flag wins over its variable. There is no configuration file; what is secret is read from
 //! a file that a setting names, so that it stands in no process list.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 
@@ -197,6 +202,12 @@ pub enum Delivery {
     Off,
 }
 
+/// A setting that is wrong, with all that led to it. A process that was told so ends with 2: to
+/// start it again changes nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+pub struct Wrong(anyhow::Error);
+
 /// Listening sockets that were opened before the process knew of them.
 #[derive(Debug)]
 pub struct Bound {
@@ -214,24 +225,11 @@ impl Config {
     /// # Errors
     /// The file cannot be read or does not hold 64 hexadecimal digits.
     pub fn page_key(&self) -> anyhow::Result<[u8; 32]> {
-        let mut key = [0; 32];
-        let Some(path) = &self.page_key_file else {
-            aws_lc_rs::rand::fill(&mut key).context("cannot make a page key")?;
-            return Ok(key);
-        };
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read the page key {}", path.display()))?;
-        let digits = text.trim().as_bytes();
-        anyhow::ensure!(
-            digits.len() == 64,
-            "{} must hold 64 hexadecimal digits, not {}",
-            path.display(),
-            digits.len()
-        );
-        for (byte, pair) in key.iter_mut().zip(digits.chunks(2)) {
-            *byte = u8::from_str_radix(std::str::from_utf8(pair)?, 16)
-                .with_context(|| format!("{} is not hexadecimal", path.display()))?;
+        if let Some(path) = &self.page_key_file {
+            return setting(hexadecimal(path));
         }
+        let mut key = [0; 32];
+        aws_lc_rs::rand::fill(&mut key).context("cannot make a page key")?;
         Ok(key)
     }
 
@@ -302,6 +300,32 @@ pub fn serves_on(port: u16) -> impl FnMut(clap::Arg) -> clap::Arg {
         "admin_listen" => arg.default_value(on(9_000 + port % 100)),
         _ => arg,
     }
+}
+
+/// What came of reading a setting: where it cannot be understood, it is that which is [`Wrong`].
+///
+/// # Errors
+/// The same, as a wrong setting.
+pub fn setting<T, E: Into<anyhow::Error>>(read: Result<T, E>) -> anyhow::Result<T> {
+    read.map_err(|error| Wrong(error.into()).into())
+}
+
+fn hexadecimal(path: &Path) -> anyhow::Result<[u8; 32]> {
+    let mut key = [0; 32];
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the page key {}", path.display()))?;
+    let digits = text.trim().as_bytes();
+    anyhow::ensure!(
+        digits.len() == 64,
+        "{} must hold 64 hexadecimal digits, not {}",
+        path.display(),
+        digits.len()
+    );
+    for (byte, pair) in key.iter_mut().zip(digits.chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair)?, 16)
+            .with_context(|| format!("{} is not hexadecimal", path.display()))?;
+    }
+    Ok(key)
 }
 
 /// Reads a duration as flags give it: `250ms`, `2s`, `15m`, `24h`.
