@@ -122,7 +122,7 @@ pub struct Config {
     pub drain: Duration,
 
     /// The longest a call may take where its method names no other limit.
-    #[arg(long = "call-timeout", env = "MESH_CALL_TIMEOUT", default_value = "10s", value_parser = duration)]
+    #[arg(long = "call-timeout", env = "MESH_CALL_TIMEOUT", default_value = "10s", value_parser = period)]
     pub call_timeout: Duration,
 
     /// Allows plaintext beyond loopback; elsewhere it is refused.
@@ -348,6 +348,24 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     .ok_or_else(wrong)
 }
 
+/// The same of what cannot be nothing: a limit of no time lets nobody in, it does not mean none.
+///
+/// # Errors
+/// A sentence that says what would be right.
+pub fn period(text: &str) -> Result<Duration, String> {
+    let period = duration(text)?;
+    if period.is_zero() { Err("it has to be longer than nothing".to_owned()) } else { Ok(period) }
+}
+
+/// Reads how many there may be as flags give it: one at least.
+///
+/// # Errors
+/// A sentence that says what would be right.
+pub fn count<N: std::str::FromStr + Default + PartialEq>(text: &str) -> Result<N, String> {
+    let count = text.parse().ok().filter(|count| *count != N::default());
+    count.ok_or_else(|| format!("`{text}` is not a number from 1 on, or too large"))
+}
+
 /// Reads a share as flags give it: from 0 to 1.
 fn ratio(text: &str) -> Result<f64, String> {
     let ratio = text.parse::<f64>().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
@@ -397,6 +415,34 @@ mod tests {
     struct Service {
         #[command(flatten)]
         mesh: Config,
+    }
+
+    #[test]
+    fn a_bound_that_is_nothing_is_refused_and_not_taken_for_none() {
+        use clap::Parser as _;
+        for (flag, zero) in [
+            ("--call-timeout", "0s"),
+            ("--tls-reload", "0s"),
+            ("--handshake-timeout", "0ms"),
+            ("--preface-timeout", "0s"),
+            ("--connection-age", "0s"),
+            ("--connection-idle", "0m"),
+            ("--keepalive", "0s"),
+            ("--keepalive-timeout", "0s"),
+            ("--connections-max", "0"),
+            ("--connection-calls-max", "0"),
+            ("--headers-max-bytes", "0"),
+            ("--limit-min", "0"),
+            ("--limit-max", "0"),
+            ("--streams-max", "0"),
+        ] {
+            let error = Service::try_parse_from(["orders", flag, zero]).err();
+            assert_eq!(error.map(|it| it.exit_code()), Some(2), "{flag} {zero}");
+        }
+        // Of these it is a value: not to wait at all.
+        for flag in ["--propagation", "--drain", "--connection-age-grace"] {
+            assert!(Service::try_parse_from(["orders", flag, "0s"]).is_ok(), "{flag} 0s");
+        }
     }
 
     #[test]

@@ -53,6 +53,7 @@ fn a_process_whose_settings_are_wrong_ends_with_2_and_names_the_one() {
         (&["--otlp-endpoint", "ftp://x"], "--otlp-endpoint"),
         (&["--advertise", "a:b:c"], "--advertise is wrong"),
         // What is found while flags are parsed.
+        (&["--connection-age", "0s"], "longer than nothing"),
         (&["--drain", "soon"], "`soon` is not a duration"),
     ] {
         let at = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
