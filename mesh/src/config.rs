@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 /// The settings that all processes share. Each is a flag and a `MESH_*` variable.
 #[derive(Clone, Debug, clap::Args)]
@@ -106,7 +107,7 @@ pub struct Config {
     pub trace_ratio: f64,
 
     /// What is logged, as `level` or `target=level,…`; release builds have nothing finer than debug.
-    #[arg(long = "log", env = "MESH_LOG", default_value = "info")]
+    #[arg(long = "log", env = "MESH_LOG", default_value = "info", value_parser = levels)]
     pub log: String,
 
     /// One thread, or one per core. `current` halves the cost of small calls.
@@ -366,6 +367,22 @@ pub fn count<N: std::str::FromStr + Default + PartialEq>(text: &str) -> Result<N
     count.ok_or_else(|| format!("`{text}` is not a number from 1 on, or too large"))
 }
 
+/// Reads what is logged as flags give it. By itself `inof` would be a target, and all else silent.
+fn levels(text: &str) -> Result<String, String> {
+    let wrong = |why: &dyn std::fmt::Display| {
+        format!("{why}; say off, error, warn, info, debug or trace, or target=level,…")
+    };
+    let bare = text.split(',').map(str::trim).filter(|part| !part.contains(['=', '[', ']']));
+    for part in bare {
+        // To the parser nothing at all is a level, too.
+        if part.is_empty() || part.parse::<LevelFilter>().is_err() {
+            return Err(wrong(&format_args!("`{part}` is no level")));
+        }
+    }
+    EnvFilter::try_new(text).map_err(|error| wrong(&error))?;
+    Ok(text.to_owned())
+}
+
 /// Reads a share as flags give it: from 0 to 1.
 fn ratio(text: &str) -> Result<f64, String> {
     let ratio = text.parse::<f64>().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
@@ -407,6 +424,18 @@ mod tests {
             ("18446744073709551615h", None),
         ] {
             assert_eq!(duration(text).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_logged_is_checked_when_it_is_read() {
+        for good in ["info", "OFF", "warn,mesh=debug", "mesh::server=trace", "[call{order=1}]=info"]
+        {
+            assert_eq!(levels(good).as_deref(), Ok(good));
+        }
+        for wrong in ["inof", "", "mesh=inof", "warn,mesh", "info,", "orders=debug=warn"] {
+            let why = levels(wrong).expect_err(wrong);
+            assert!(why.contains("off, error, warn"), "{wrong}: {why}");
         }
     }
 

@@ -53,6 +53,7 @@ fn a_process_whose_settings_are_wrong_ends_with_2_and_names_the_one() {
         (&["--otlp-endpoint", "ftp://x"], "--otlp-endpoint"),
         (&["--advertise", "a:b:c"], "--advertise is wrong"),
         // What is found while flags are parsed.
+        (&["--log", "inof"], "`inof` is no level"),
         (&["--connection-age", "0s"], "longer than nothing"),
         (&["--drain", "soon"], "`soon` is not a duration"),
     ] {
