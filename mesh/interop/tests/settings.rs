@@ -46,6 +46,7 @@ fn a_process_whose_settings_are_wrong_ends_with_2_and_names_the_one() {
     let secret = ["--issuer", "users", "--client-secret-file", "/nowhere/secret"];
     for (flags, words) in [
         (&["--registry", "zookeeper://x"][..], "--registry is wrong: `zookeeper://x`"),
+        (&["--registry", "dns://?port=70000&suffix=x"], "`70000` is not a number from 1"),
         (&["--registry", "consul://10.0.0.1:8500"], "--allow-plaintext"),
         (&["--tls-cert", "/nowhere/cert", "--tls-key", "/nowhere/key"], "/nowhere/cert"),
         (&["--tls-ca", "/nowhere/ca"], "/nowhere/ca"),
