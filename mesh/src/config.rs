@@ -22,7 +22,7 @@ pub struct Config {
     #[arg(long = "listen", env = "MESH_LISTEN")]
     pub listen: Option<SocketAddr>,
 
-    /// Where `/health`, `/ready` and `/metrics` are served.
+    /// Where `/health`, `/ready`, `/metrics` and `/upstreams` (how callees are) are served.
     #[arg(long = "admin-listen", env = "MESH_ADMIN_LISTEN")]
     pub admin_listen: Option<SocketAddr>,
 
