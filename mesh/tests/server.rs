@@ -314,6 +314,49 @@ async fn t9_the_limit_is_the_processs_and_not_the_connections() {
 }
 
 #[tokio::test]
+async fn that_a_call_is_critical_is_believed_of_services_alone() {
+    let tokens = testing::Tokens::new();
+    let settings = |config: &mut Config| config.server.limit_max = 20;
+    let process = process_with(settings, |app| app.keys(tokens.keys()));
+    let mut client = bare(process.port).await;
+    let (customer, service) = (tokens.of_customer("users/1"), tokens.of_service("orders"));
+    // They are verified once; then it is known whose they are.
+    for token in [&customer, &service] {
+        let known = call("GetJwks", empty(), &[("authorization", token)]);
+        assert_eq!(answer(&mut client, known).await.0, Code::Ok);
+    }
+    let unknown = tokens.of_service("payments");
+    let critical = |token: Option<&str>| {
+        let mut headers = vec![("mesh-criticality", "critical"), ("grpc-timeout", "3S")];
+        headers.extend(token.map(|token| ("authorization", token)));
+        call("RefreshToken", empty(), &headers)
+    };
+    let mut calls = Vec::new();
+    for token in [None, Some(&*customer)].repeat(12).into_iter().chain([Some(&*unknown)]) {
+        client.ready().await.unwrap();
+        calls.push(Box::pin(client.send_request(critical(token))));
+    }
+    // Of 25 not one has a place that is kept for what is critical: 18 of 20 are for all.
+    for refused in 0..7 {
+        let (answer, _, rest) = futures_util::future::select_all(calls).await;
+        let (code, headers) = end(answer.expect("an answer")).await;
+        assert_eq!(code, Code::ResourceExhausted, "{refused}");
+        assert_eq!(headers["mesh-refused"], "load");
+        calls = rest;
+    }
+    let called = process.called.load(Ordering::SeqCst);
+    assert_eq!(called, 2 + 18);
+    for _ in 0..2 {
+        client.ready().await.unwrap();
+        calls.push(Box::pin(client.send_request(critical(Some(&service)))));
+    }
+    for answer in futures_util::future::join_all(calls).await {
+        assert_eq!(end(answer.expect("an answer")).await.0, Code::DeadlineExceeded);
+    }
+    assert_eq!(process.called.load(Ordering::SeqCst), called + 2);
+}
+
+#[tokio::test]
 async fn the_health_of_a_process_that_is_full_can_be_asked() {
     use tonic_health::pb::HealthCheckRequest;
     let process = process(|config| config.server.limit_max = 20);

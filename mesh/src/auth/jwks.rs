@@ -113,6 +113,11 @@ impl Keys {
         }
     }
 
+    /// Whether there will never be any.
+    pub(super) fn are_none(&self) -> bool {
+        self.0.fetch.is_none()
+    }
+
     /// Whether there are keys; asks for them while there are none.
     pub(crate) async fn are_known(&self) -> bool {
         !self.0.known.load().is_empty() || self.refresh(FRESH).await
