@@ -18,7 +18,7 @@ use std::{
 use anyhow::Context as _;
 use bytes::Bytes;
 use http::{Request, Response};
-use mesh::{App, telemetry::Spans};
+use mesh::{App, config::setting, telemetry::Spans};
 use prost_reflect::DescriptorPool;
 use tonic::body::Body;
 
@@ -104,7 +104,7 @@ pub async fn app(mut config: Config) -> anyhow::Result<App> {
     // Tokens are issued by whoever the mesh says, under the contract that every issuer has.
     if let Some(issuer) = &config.mesh.issuer {
         let pattern = format!("ordermesh.auth.*={issuer}").parse::<Pattern>();
-        config.upstreams.insert(0, pattern.map_err(anyhow::Error::msg)?);
+        config.upstreams.insert(0, setting(pattern.map_err(anyhow::Error::msg))?);
     }
     let pool = DescriptorPool::decode(proto::DESCRIPTORS).context("the contract is malformed")?;
     let auth = app.auth()?;

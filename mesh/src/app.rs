@@ -30,7 +30,7 @@ use crate::{
     auth::{Auth, Keys, Rules, SignIn},
     clean_up,
     client::Methods,
-    config::{Bound, Config},
+    config::{Bound, Config, setting},
     registry::Registry,
     server::{self, Listener},
     store,
@@ -125,10 +125,11 @@ impl App {
         }
         let methods =
             Methods::of(descriptors).context("the contract's descriptors are malformed")?;
-        let registry = known::registry(&config)?;
-        let tls = tls::Acceptor::new(&config.tls)?;
+        let registry = setting(known::registry(&config))?;
+        let tls = setting(tls::Acceptor::new(&config.tls))?;
         let trusts = config.tls.tls_ca.is_some();
-        let connector = trusts.then(|| tls::Connector::new(config.tls.files())).transpose()?;
+        let connector = trusts.then(|| setting(tls::Connector::new(config.tls.files())));
+        let connector = connector.transpose()?;
         let bound = match config.bound.take() {
             Some(bound) => {
                 Bound { listen: bound.listen.try_clone()?, admin: bound.admin.try_clone()? }
@@ -141,7 +142,7 @@ impl App {
         let address = bound.listen.local_addr().context("cannot read the port")?;
         let admin_port = bound.admin.local_addr().context("cannot read the admin port")?.port();
         let instance = config.instance_id.clone().unwrap_or_else(|| format!("{name}@{address}"));
-        let (spans, export) = Export::of(name, &instance, &config)?.unzip();
+        let (spans, export) = setting(Export::of(name, &instance, &config))?.unzip();
         let mut app = Self {
             name,
             spans: spans.unwrap_or_default(),
@@ -181,8 +182,8 @@ impl App {
         let channel = self.channel(&issuer);
         self.keys = Keys::of_issuer(channel.clone());
         let Some(path) = &self.config.client_secret_file else { return Ok(()) };
-        let secret = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read the client secret {}", path.display()))?;
+        let unreadable = || format!("cannot read the client secret {}", path.display());
+        let secret = setting(std::fs::read_to_string(path).with_context(unreadable))?;
         let (name, sign_in) = (self.name, self.sign_in.clone());
         let task: Task = Box::new(move |draining| {
             Box::pin(sign_in.keep(channel, name, secret.trim().to_owned(), draining))
@@ -347,11 +348,12 @@ fn bind(
     flag: &str,
     allow_plaintext: bool,
 ) -> anyhow::Result<TcpListener> {
-    let address = address.with_context(|| format!("{flag} is missing"))?;
-    anyhow::ensure!(
-        allow_plaintext || address.ip().is_loopback(),
-        "{flag} {address} is not loopback and calls are not encrypted; --allow-plaintext allows it"
-    );
+    let address = setting(address.with_context(|| format!("{flag} is missing")))?;
+    if !allow_plaintext && !address.ip().is_loopback() {
+        return setting(Err(anyhow::anyhow!(
+            "{flag} {address} is not loopback and calls are not encrypted; --allow-plaintext allows it"
+        )));
+    }
     TcpListener::bind(address).with_context(|| {
         format!("cannot listen on {address}; is another process there? {flag} takes another port")
     })

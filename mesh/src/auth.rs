@@ -112,6 +112,13 @@ impl Auth {
         self.verifier.verify(token).await
     }
 
+    /// Whether a call is a service's, as far as is known already: its token was verified before.
+    /// Where nobody can be verified everybody may be one.
+    pub(crate) fn is_known_service(&self, headers: &HeaderMap) -> bool {
+        let known = |token| self.verifier.is_known_service(token);
+        self.verifier.knows_nobody() || bearer(headers).and_then(Result::ok).is_some_and(known)
+    }
+
     /// The rule of the method at `path`, as `/package.Service/Method`.
     #[must_use]
     pub fn rule(&self, path: &str) -> Option<&Rule> {

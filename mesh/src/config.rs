@@ -3,9 +3,19 @@
 //! A flag wins over its variable. There is no configuration file; what is secret is read from
 //! a file that a setting names, so that it stands in no process list.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+
+mod wrong;
+
+pub use wrong::{Wrong, setting};
 
 /// The settings that all processes share. Each is a flag and a `MESH_*` variable.
 #[derive(Clone, Debug, clap::Args)]
@@ -16,7 +26,7 @@ pub struct Config {
     #[arg(long = "listen", env = "MESH_LISTEN")]
     pub listen: Option<SocketAddr>,
 
-    /// Where `/health`, `/ready` and `/metrics` are served.
+    /// Where `/health`, `/ready`, `/metrics` and `/upstreams` (how callees are) are served.
     #[arg(long = "admin-listen", env = "MESH_ADMIN_LISTEN")]
     pub admin_listen: Option<SocketAddr>,
 
@@ -101,7 +111,7 @@ pub struct Config {
     pub trace_ratio: f64,
 
     /// What is logged, as `level` or `target=level,…`; release builds have nothing finer than debug.
-    #[arg(long = "log", env = "MESH_LOG", default_value = "info")]
+    #[arg(long = "log", env = "MESH_LOG", default_value = "info", value_parser = levels)]
     pub log: String,
 
     /// One thread, or one per core. `current` halves the cost of small calls.
@@ -118,7 +128,7 @@ pub struct Config {
     pub drain: Duration,
 
     /// The longest a call may take where its method names no other limit.
-    #[arg(long = "call-timeout", env = "MESH_CALL_TIMEOUT", default_value = "10s", value_parser = duration)]
+    #[arg(long = "call-timeout", env = "MESH_CALL_TIMEOUT", default_value = "10s", value_parser = period)]
     pub call_timeout: Duration,
 
     /// Allows plaintext beyond loopback, of what is served and of whom this process calls;
@@ -219,24 +229,11 @@ impl Config {
     /// # Errors
     /// The file cannot be read or does not hold 64 hexadecimal digits.
     pub fn page_key(&self) -> anyhow::Result<[u8; 32]> {
-        let mut key = [0; 32];
-        let Some(path) = &self.page_key_file else {
-            aws_lc_rs::rand::fill(&mut key).context("cannot make a page key")?;
-            return Ok(key);
-        };
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read the page key {}", path.display()))?;
-        let digits = text.trim().as_bytes();
-        anyhow::ensure!(
-            digits.len() == 64,
-            "{} must hold 64 hexadecimal digits, not {}",
-            path.display(),
-            digits.len()
-        );
-        for (byte, pair) in key.iter_mut().zip(digits.chunks(2)) {
-            *byte = u8::from_str_radix(std::str::from_utf8(pair)?, 16)
-                .with_context(|| format!("{} is not hexadecimal", path.display()))?;
+        if let Some(path) = &self.page_key_file {
+            return setting(hexadecimal(path));
         }
+        let mut key = [0; 32];
+        aws_lc_rs::rand::fill(&mut key).context("cannot make a page key")?;
         Ok(key)
     }
 
@@ -316,6 +313,24 @@ pub fn serves_on(port: u16) -> impl FnMut(clap::Arg) -> clap::Arg {
     }
 }
 
+fn hexadecimal(path: &Path) -> anyhow::Result<[u8; 32]> {
+    let mut key = [0; 32];
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the page key {}", path.display()))?;
+    let digits = text.trim().as_bytes();
+    anyhow::ensure!(
+        digits.len() == 64,
+        "{} must hold 64 hexadecimal digits, not {}",
+        path.display(),
+        digits.len()
+    );
+    for (byte, pair) in key.iter_mut().zip(digits.chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair)?, 16)
+            .with_context(|| format!("{} is not hexadecimal", path.display()))?;
+    }
+    Ok(key)
+}
+
 /// Reads a duration as flags give it: `250ms`, `2s`, `15m`, `24h`.
 ///
 /// # Errors
@@ -334,6 +349,40 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         _ => None,
     }
     .ok_or_else(wrong)
+}
+
+/// The same of what cannot be nothing: a limit of no time lets nobody in, it does not mean none.
+///
+/// # Errors
+/// A sentence that says what would be right.
+pub fn period(text: &str) -> Result<Duration, String> {
+    let period = duration(text)?;
+    if period.is_zero() { Err("it has to be longer than nothing".to_owned()) } else { Ok(period) }
+}
+
+/// Reads how many there may be as flags give it: one at least.
+///
+/// # Errors
+/// A sentence that says what would be right.
+pub fn count<N: std::str::FromStr + Default + PartialEq>(text: &str) -> Result<N, String> {
+    let count = text.parse().ok().filter(|count| *count != N::default());
+    count.ok_or_else(|| format!("`{text}` is not a number from 1 on, or too large"))
+}
+
+/// Reads what is logged as flags give it. By itself `inof` would be a target, and all else silent.
+fn levels(text: &str) -> Result<String, String> {
+    let wrong = |why: &dyn std::fmt::Display| {
+        format!("{why}; say off, error, warn, info, debug or trace, or target=level,…")
+    };
+    let bare = text.split(',').map(str::trim).filter(|part| !part.contains(['=', '[', ']']));
+    for part in bare {
+        // To the parser nothing at all is a level, too.
+        if part.is_empty() || part.parse::<LevelFilter>().is_err() {
+            return Err(wrong(&format_args!("`{part}` is no level")));
+        }
+    }
+    EnvFilter::try_new(text).map_err(|error| wrong(&error))?;
+    Ok(text.to_owned())
 }
 
 /// Reads a share as flags give it: from 0 to 1.
@@ -393,11 +442,51 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_logged_is_checked_when_it_is_read() {
+        for good in ["info", "OFF", "warn,mesh=debug", "mesh::server=trace", "[call{order=1}]=info"]
+        {
+            assert_eq!(levels(good).as_deref(), Ok(good));
+        }
+        for wrong in ["inof", "", "mesh=inof", "warn,mesh", "info,", "orders=debug=warn"] {
+            let why = levels(wrong).expect_err(wrong);
+            assert!(why.contains("off, error, warn"), "{wrong}: {why}");
+        }
+    }
+
     #[derive(clap::Parser)]
     #[command(mut_args = serves_on(50_054))]
     struct Service {
         #[command(flatten)]
         mesh: Config,
+    }
+
+    #[test]
+    fn a_bound_that_is_nothing_is_refused_and_not_taken_for_none() {
+        use clap::Parser as _;
+        for (flag, zero) in [
+            ("--call-timeout", "0s"),
+            ("--tls-reload", "0s"),
+            ("--handshake-timeout", "0ms"),
+            ("--preface-timeout", "0s"),
+            ("--connection-age", "0s"),
+            ("--connection-idle", "0m"),
+            ("--keepalive", "0s"),
+            ("--keepalive-timeout", "0s"),
+            ("--connections-max", "0"),
+            ("--connection-calls-max", "0"),
+            ("--headers-max-bytes", "0"),
+            ("--limit-min", "0"),
+            ("--limit-max", "0"),
+            ("--streams-max", "0"),
+        ] {
+            let error = Service::try_parse_from(["orders", flag, zero]).err();
+            assert_eq!(error.map(|it| it.exit_code()), Some(2), "{flag} {zero}");
+        }
+        // Of these it is a value: not to wait at all.
+        for flag in ["--propagation", "--drain", "--connection-age-grace"] {
+            assert!(Service::try_parse_from(["orders", flag, "0s"]).is_ok(), "{flag} 0s");
+        }
     }
 
     #[test]

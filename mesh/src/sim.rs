@@ -34,7 +34,7 @@ const SEEDS_VAR: &str = "ORDERMESH_SIM_SEEDS";
 /// Names the one seed to play.
 const SEED_VAR: &str = "ORDERMESH_SIM_SEED";
 /// No scenario takes longer, in its own time.
-const LONGEST: Duration = Duration::from_secs(3_600);
+const LONGEST: Duration = Duration::from_secs(2 * 3_600);
 /// How much of the history of a failure is shown.
 const SHOWN: usize = 30;
 /// How long the registry takes to answer, at most.

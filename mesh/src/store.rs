@@ -57,6 +57,9 @@ pub struct Failure {
     pub source: DbErr,
 }
 
+/// What is done with a setting before there is a database to speak of.
+const READ_URL: &str = "understand the URL of the database";
+
 /// The error of a closure that runs in a transaction: it can tell the database's failures, after
 /// which the transaction may be run again, from its own refusals.
 pub trait TxnError: From<Failure> {
@@ -108,7 +111,7 @@ impl Store {
             (Reader(Connections::Postgres(pool.clone())), Writer::Postgres(pool))
         } else {
             let problem = "the URL must begin with sqlite:// or postgres://";
-            return Err(Failure::new("open the database", problem));
+            return Err(Failure::new(READ_URL, problem));
         };
         Ok(Self(Arc::new(Inner { reader, writer, counters })))
     }
@@ -238,6 +241,11 @@ impl Failure {
     #[must_use]
     pub fn new(doing: &'static str, problem: impl Into<String>) -> Self {
         Self { doing, source: DbErr::Conn(RuntimeErr::Internal(problem.into())) }
+    }
+
+    /// Whether the database was never asked, because its URL is wrong.
+    pub(crate) fn is_of_the_url(&self) -> bool {
+        self.doing == READ_URL
     }
 
     /// Whether a row of the same key exists already.

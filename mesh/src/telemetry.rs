@@ -278,8 +278,10 @@ pub fn metrics() -> &'static Metrics {
 pub fn init(service: &str, config: &Config) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let filter =
-            EnvFilter::try_new(&config.log).unwrap_or_else(|_error| EnvFilter::new("info"));
+        // The flag was checked when it was read; whoever makes settings by hand sees what they made.
+        let filter = EnvFilter::try_new(&config.log);
+        let wrong = filter.as_ref().err().map(ToString::to_string);
+        let filter = filter.unwrap_or_else(|_error| EnvFilter::new("info"));
         let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
         // A test may have set up logging of its own: then its own stays.
         let _ours = match config.log_format {
@@ -289,6 +291,9 @@ pub fn init(service: &str, config: &Config) {
             LogFormat::Pretty => lines.event_format(lines::Pretty).try_init(),
         }
         .is_ok();
+        if let Some(error) = wrong {
+            tracing::warn!(error, "--log {} cannot be understood; info is logged", config.log);
+        }
     });
 }
 

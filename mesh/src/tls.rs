@@ -13,7 +13,7 @@ use rustls::{
 use tokio::{io::AsyncRead, io::AsyncWrite, net::TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::{app::Draining, config::duration, server::Wire};
+use crate::{app::Draining, config::period, server::Wire};
 
 mod files;
 
@@ -56,7 +56,7 @@ pub struct Settings {
     pub client_auth: ClientAuth,
 
     /// How often the files are looked at for changes.
-    #[arg(long = "tls-reload", env = "MESH_TLS_RELOAD", default_value = "5s", value_parser = duration)]
+    #[arg(long = "tls-reload", env = "MESH_TLS_RELOAD", default_value = "5s", value_parser = period)]
     pub tls_reload: Duration,
 }
 

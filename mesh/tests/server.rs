@@ -31,7 +31,11 @@ use mesh::{
         },
     },
 };
-use tokio::{net::TcpStream, sync::oneshot, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+    task::JoinHandle,
+};
 use tonic::{Code, Status};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -54,7 +58,7 @@ impl TokensService for Hop {
         Ok(tonic::Response::new(Jwks::default()))
     }
 
-    /// Answers with as many bytes as the address says.
+    /// Answers with as many bytes as the address says, after as many milliseconds as the password.
     async fn issue_token(
         &self,
         request: tonic::Request<IssueTokenRequest>,
@@ -62,6 +66,8 @@ impl TokensService for Hop {
         let Some(Credential::Password(password)) = request.into_inner().credential else {
             panic!("a password");
         };
+        self.called.fetch_add(1, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(password.password.parse().unwrap_or(0))).await;
         let size = password.email.parse().unwrap_or(0);
         Ok(tonic::Response::new(Token { access_token: "x".repeat(size), ..Token::default() }))
     }
@@ -131,6 +137,24 @@ async fn bare(port: u16) -> SendRequest<Full<Bytes>> {
     sender
 }
 
+/// A port that leads to `port`, and how many connections were opened there.
+#[expect(clippy::disallowed_methods, reason = "ends with the runtime of the test")]
+async fn counted(port: u16) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let (own, opened) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&opened);
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(("127.0.0.1", port)).await?;
+                tokio::io::copy_bidirectional(&mut near, &mut far).await
+            });
+        }
+    });
+    (own, opened)
+}
+
 /// A message as gRPC frames it.
 fn message(message: &impl prost::Message, compressed: u8) -> Bytes {
     let mut bytes = BytesMut::new();
@@ -172,6 +196,11 @@ fn asking(email: String) -> IssueTokenRequest {
     IssueTokenRequest { credential: Some(Credential::Password(password)) }
 }
 
+fn taking(millis: &str) -> IssueTokenRequest {
+    let password = PasswordCredential { email: String::new(), password: millis.to_owned() };
+    IssueTokenRequest { credential: Some(Credential::Password(password)) }
+}
+
 fn empty() -> Bytes {
     message(&GetJwksRequest {}, 0)
 }
@@ -202,17 +231,30 @@ async fn t3_the_deadline_covers_the_stream() {
 
 #[tokio::test]
 async fn t6_no_call_fails_when_connections_grow_old() {
-    let process = process(|config| config.server.connection_age = Duration::from_millis(50));
-    let mut client = TokensServiceClient::new(testing::channel_to("hop", process.port));
+    let process = process(|config| {
+        config.server.connection_age = Duration::from_millis(50);
+        // As long as ten calls: whoever is only cut off then, and not told before, loses some.
+        config.server.connection_age_grace = Duration::from_millis(100);
+    });
+    let (port, connections) = counted(process.port).await;
+    let client = TokensServiceClient::new(testing::channel_to("hop", port));
     let begun = mesh::clock::instant();
-    let mut calls = 0;
-    while begun.elapsed() < Duration::from_secs(2) {
-        let ctx = Ctx::root(PATIENCE, Trace::new());
-        let answered = ctx.scope(client.get_jwks(GetJwksRequest {})).await;
-        assert!(answered.is_ok(), "call {calls}: {answered:?}");
-        calls += 1;
-    }
-    assert_eq!(process.called.load(Ordering::SeqCst), calls, "none was carried out twice");
+    // Calls that nobody may repeat, always some of them under way.
+    let caller = async || {
+        let (mut client, mut calls) = (client.clone(), 0);
+        while begun.elapsed() < Duration::from_secs(2) {
+            let ctx = Ctx::root(PATIENCE, Trace::new());
+            let answered = ctx.scope(client.issue_token(taking("10"))).await;
+            assert!(answered.is_ok(), "call {calls}: {answered:?}");
+            calls += 1;
+        }
+        calls
+    };
+    let calls = futures_util::future::join_all((0..16).map(|_| caller())).await;
+    let called = process.called.load(Ordering::SeqCst);
+    assert_eq!(called, calls.iter().sum::<usize>(), "none was carried out twice");
+    let connections = connections.load(Ordering::SeqCst);
+    assert!(connections > 10, "{connections} connections: none became too old");
 }
 
 #[tokio::test]
@@ -269,6 +311,49 @@ async fn t9_the_limit_is_the_processs_and_not_the_connections() {
     // 18 of 20 places are for calls that are not marked.
     assert_eq!(process.called.load(Ordering::SeqCst), late);
     assert_eq!((late, shed), (18, 182));
+}
+
+#[tokio::test]
+async fn that_a_call_is_critical_is_believed_of_services_alone() {
+    let tokens = testing::Tokens::new();
+    let settings = |config: &mut Config| config.server.limit_max = 20;
+    let process = process_with(settings, |app| app.keys(tokens.keys()));
+    let mut client = bare(process.port).await;
+    let (customer, service) = (tokens.of_customer("users/1"), tokens.of_service("orders"));
+    // They are verified once; then it is known whose they are.
+    for token in [&customer, &service] {
+        let known = call("GetJwks", empty(), &[("authorization", token)]);
+        assert_eq!(answer(&mut client, known).await.0, Code::Ok);
+    }
+    let unknown = tokens.of_service("payments");
+    let critical = |token: Option<&str>| {
+        let mut headers = vec![("mesh-criticality", "critical"), ("grpc-timeout", "3S")];
+        headers.extend(token.map(|token| ("authorization", token)));
+        call("RefreshToken", empty(), &headers)
+    };
+    let mut calls = Vec::new();
+    for token in [None, Some(&*customer)].repeat(12).into_iter().chain([Some(&*unknown)]) {
+        client.ready().await.unwrap();
+        calls.push(Box::pin(client.send_request(critical(token))));
+    }
+    // Of 25 not one has a place that is kept for what is critical: 18 of 20 are for all.
+    for refused in 0..7 {
+        let (answer, _, rest) = futures_util::future::select_all(calls).await;
+        let (code, headers) = end(answer.expect("an answer")).await;
+        assert_eq!(code, Code::ResourceExhausted, "{refused}");
+        assert_eq!(headers["mesh-refused"], "load");
+        calls = rest;
+    }
+    let called = process.called.load(Ordering::SeqCst);
+    assert_eq!(called, 2 + 18);
+    for _ in 0..2 {
+        client.ready().await.unwrap();
+        calls.push(Box::pin(client.send_request(critical(Some(&service)))));
+    }
+    for answer in futures_util::future::join_all(calls).await {
+        assert_eq!(end(answer.expect("an answer")).await.0, Code::DeadlineExceeded);
+    }
+    assert_eq!(process.called.load(Ordering::SeqCst), called + 2);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use super::App;
 use crate::{
     Channel, Policy,
     client::{Dependency, Network},
+    config::setting,
     registry::{Address, Snapshot},
 };
 
@@ -62,9 +63,15 @@ impl App {
         url: &str,
         policy: Policy,
     ) -> anyhow::Result<Policy> {
-        let address =
-            url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/').parse::<Address>());
-        let Some(Ok(address)) = address else {
+        setting(self.near(name, url))?;
+        self.outside.push(name);
+        Ok(Dependency::outside(&self.config.dependencies, name, policy))
+    }
+
+    /// Whether what is said at `url` is heard here alone, or may be heard elsewhere.
+    fn near(&self, name: &str, url: &str) -> anyhow::Result<()> {
+        let address = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/').parse());
+        let Some(Ok::<Address, _>(address)) = address else {
             anyhow::bail!("{name} at `{url}`: no URL such as http://127.0.0.1:8080");
         };
         anyhow::ensure!(
@@ -72,8 +79,7 @@ impl App {
             "{name} at {url} is not loopback, and what is said to it is not encrypted; \
              --allow-plaintext allows it"
         );
-        self.outside.push(name);
-        Ok(Dependency::outside(&self.config.dependencies, name, policy))
+        Ok(())
     }
 }
 
@@ -81,7 +87,7 @@ impl App {
 mod tests {
     use super::*;
     use crate::{
-        config::{Bound, Config},
+        config::{Bound, Config, Wrong},
         wire::DESCRIPTORS,
     };
 
@@ -99,6 +105,7 @@ mod tests {
         ] {
             let refused = app.outside("provider", far, Policy::external()).unwrap_err();
             assert!(refused.to_string().contains(why), "{far}: {refused}");
+            assert!(refused.is::<Wrong>(), "it ends with 2");
         }
         let config = Config { allow_plaintext: true, ..config() };
         let mut app = App::new("payments", DESCRIPTORS, config).unwrap();

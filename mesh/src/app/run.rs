@@ -6,8 +6,8 @@ use anyhow::Context as _;
 
 use super::{App, Ended, settings};
 use crate::{
-    config::{Config, Flavour},
-    telemetry,
+    config::{Config, Flavour, Wrong},
+    store, telemetry,
 };
 
 /// Orders are many small values on many threads: there it is the faster one by far.
@@ -15,9 +15,12 @@ use crate::{
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// How a process ends whose settings are wrong; so does clap where it cannot read them.
+const WRONG: u8 = 2;
+
 /// Reads the settings, sets up telemetry and runtime, and serves what `app` builds until a
 /// signal ends it. Exits 0 if everything finished by itself, 1 if something failed or was cut,
-/// 2 on settings that are wrong; a second signal exits at once.
+/// 2 on settings that are wrong, whoever finds that out; a second signal exits at once.
 pub fn run<C, F, R>(app: F) -> ExitCode
 where
     C: clap::Parser + AsRef<Config>,
@@ -53,9 +56,17 @@ where
         Ok(Ended::Cut) => ExitCode::FAILURE,
         Err(error) => {
             tracing::error!("{error:#}");
-            ExitCode::FAILURE
+            if is_wrong(&error) { ExitCode::from(WRONG) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// Whether it is a setting that keeps the process from its work.
+fn is_wrong(error: &anyhow::Error) -> bool {
+    let of_the_url = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<store::Failure>().is_some_and(store::Failure::is_of_the_url)
+    };
+    error.is::<Wrong>() || error.chain().any(of_the_url)
 }
 
 /// Resolves at the first signal to end; at the second the process ends there and then.

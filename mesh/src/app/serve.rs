@@ -19,6 +19,7 @@ use crate::{
     auth::Auth,
     client::Dependency,
     clock,
+    config::setting,
     registry::Lease,
     server::{self, Accept, Calls, Clients, Limiter, Listener, Methods, Readiness, Wire},
     telemetry::{self, spans::HOME},
@@ -102,7 +103,7 @@ impl App {
             response.map(Body::new)
         });
         let wire = if self.edge.is_some() { Wire::Http } else { Wire::Http2 };
-        let registration = self.registration(&readiness)?;
+        let registration = setting(self.registration(&readiness))?;
         let service = self.service(auth, &readiness)?;
         self.doubt();
 

@@ -1,13 +1,13 @@
 //! The public keys of the issuer (JWKS, RFC 7517), kept fresh.
 //!
 //! They are fetched at start, every five minutes and when a token names a key that is not
-//! known; many tokens at once cause one fetch, and one fetch in ten seconds. If the issuer is
-//! away the last good set serves on.
+//! known; many tokens at once cause one fetch, and one fetch in ten seconds, whatever came of it.
+//! If the issuer is away the last good set serves on.
 
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex as StdMutex, PoisonError},
+    sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -26,8 +26,10 @@ pub use crate::wire::ordermesh::auth::v1::Jwk;
 
 /// How old the keys may become.
 const FRESH: Duration = Duration::from_secs(300);
-/// How often an unknown key may cause a fetch.
+/// How often the issuer is asked: an unknown key, or an issuer that is away, causes no more.
 const AGAIN: Duration = Duration::from_secs(10);
+/// The same while no key is known, and so nobody can be let in.
+const SOON: Duration = Duration::from_millis(250);
 
 type Fetch = dyn Fn() -> BoxFuture<'static, Result<Vec<Jwk>, String>> + Send + Sync;
 
@@ -39,8 +41,20 @@ struct Inner {
     known: ArcSwap<HashMap<String, DecodingKey>>,
     fetch: Option<Box<Fetch>>,
     fetching: Mutex<()>,
-    fetched: StdMutex<Option<Instant>>,
+    asked: StdMutex<Asked>,
 }
+
+/// When the issuer was asked for keys.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    /// The last time that it gave some.
+    fetched: Option<Instant>,
+    /// The last time at all: when that began, and then when it was over.
+    tried: Option<Instant>,
+}
+
+/// One try to fetch the keys. It is over when it is dropped, also by whoever no longer waits.
+struct Try<'k>(&'k Inner);
 
 // === impl Keys ===
 
@@ -74,16 +88,15 @@ impl Keys {
             known: ArcSwap::default(),
             fetch,
             fetching: Mutex::new(()),
-            fetched: StdMutex::new(None),
+            asked: StdMutex::default(),
         }))
     }
 
     /// The key of this id.
     pub(super) async fn key(&self, kid: &str) -> Result<DecodingKey, TokenProblem> {
         let known = self.0.known.load();
-        let age = self.age();
         if let Some(key) = known.get(kid) {
-            if age.is_none_or(|age| age > FRESH) {
+            if self.0.wanted(FRESH, true) {
                 // Late by one token is early enough: nobody waits for a refresh.
                 let keys = self.clone();
                 crate::detach("refresh_keys", Duration::from_secs(5), async move {
@@ -100,19 +113,26 @@ impl Keys {
         }
     }
 
+    /// Whether there will never be any.
+    pub(super) fn are_none(&self) -> bool {
+        self.0.fetch.is_none()
+    }
+
     /// Whether there are keys; asks for them while there are none.
     pub(crate) async fn are_known(&self) -> bool {
         !self.0.known.load().is_empty() || self.refresh(FRESH).await
     }
 
-    /// Fetches the keys unless somebody did within `age`. Says whether any are known.
+    /// Fetches the keys unless somebody did within `age`, or tried to a moment ago. Says whether
+    /// any are known.
     pub(crate) async fn refresh(&self, age: Duration) -> bool {
         let Some(fetch) = &self.0.fetch else { return false };
         let _one_at_a_time = self.0.fetching.lock().await;
         let any = !self.0.known.load().is_empty();
-        if any && self.age().is_some_and(|since| since <= age) {
+        if !self.0.wanted(age, any) {
             return any;
         }
+        let _try = Try::begin(&self.0);
         match fetch().await {
             Ok(keys) => {
                 let known = keys.iter().filter_map(usable).collect::<HashMap<_, _>>();
@@ -121,8 +141,7 @@ impl Keys {
                     return any;
                 }
                 self.0.known.store(Arc::new(known));
-                *self.0.fetched.lock().unwrap_or_else(PoisonError::into_inner) =
-                    Some(clock::instant());
+                self.0.asked().fetched = Some(clock::instant());
                 true
             }
             Err(error) => {
@@ -131,10 +150,40 @@ impl Keys {
             }
         }
     }
+}
 
-    fn age(&self) -> Option<Duration> {
-        let fetched = *self.0.fetched.lock().unwrap_or_else(PoisonError::into_inner);
-        fetched.map(|at| clock::instant().saturating_duration_since(at))
+// === impl Inner ===
+
+impl Inner {
+    /// Whether the issuer is to be asked for keys that may be as old as `age`, where there are
+    /// `any`. One that was asked in vain is left alone for a while.
+    fn wanted(&self, age: Duration, any: bool) -> bool {
+        let Asked { fetched, tried } = *self.asked();
+        let within = |at: Option<Instant>, time| {
+            at.is_some_and(|at| clock::instant().saturating_duration_since(at) <= time)
+        };
+        let pause = if any { AGAIN } else { SOON };
+        let fresh = any && within(fetched, age);
+        !fresh && !within(tried, pause)
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Try ===
+
+impl<'k> Try<'k> {
+    fn begin(keys: &'k Inner) -> Self {
+        keys.asked().tried = Some(clock::instant());
+        Self(keys)
+    }
+}
+
+impl Drop for Try<'_> {
+    fn drop(&mut self) {
+        self.0.asked().tried = Some(clock::instant());
     }
 }
 
@@ -151,4 +200,116 @@ fn usable(jwk: &Jwk) -> Option<(String, DecodingKey)> {
     }
     let key = DecodingKey::from_ed_components(&jwk.x).ok()?;
     Some((jwk.kid.clone(), key))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::pending,
+        sync::atomic::{AtomicU8, AtomicU32, Ordering},
+    };
+
+    use super::*;
+    use crate::testing::Tokens;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// An issuer that answers, is away, or says nothing; and how often it was asked.
+    struct Issuer {
+        mood: AtomicU8,
+        asked: AtomicU32,
+    }
+
+    const WELL: u8 = 0;
+    const AWAY: u8 = 1;
+    const MUTE: u8 = 2;
+
+    fn issuer(mood: u8) -> (Arc<Issuer>, Keys) {
+        let issuer = Arc::new(Issuer { mood: AtomicU8::new(mood), asked: AtomicU32::new(0) });
+        let (asked, jwk) = (Arc::clone(&issuer), Tokens::new().jwk());
+        let keys = Keys::from_source(move || {
+            let (asked, jwk) = (Arc::clone(&asked), jwk.clone());
+            Box::pin(async move {
+                asked.asked.fetch_add(1, Ordering::SeqCst);
+                match asked.mood.load(Ordering::SeqCst) {
+                    WELL => Ok(vec![jwk]),
+                    AWAY => Err("nobody is there".to_owned()),
+                    _ => pending().await,
+                }
+            })
+        });
+        (issuer, keys)
+    }
+
+    impl Issuer {
+        fn feels(&self, mood: u8) {
+            self.mood.store(mood, Ordering::SeqCst);
+        }
+
+        /// How often it was asked since this was last wanted to be known.
+        fn asked(&self) -> u32 {
+            self.asked.swap(0, Ordering::SeqCst)
+        }
+    }
+
+    /// So many tokens at once, by a key that nobody knows; their callers wait for a second.
+    async fn unknown(keys: &Keys, tokens: usize) {
+        let token = async || {
+            let key = tokio::time::timeout(SECOND, keys.key("made up")).await;
+            assert!(!matches!(key, Ok(Ok(_))), "there is no such key");
+        };
+        futures_util::future::join_all((0..tokens).map(|_| token())).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unknown_keys_cause_one_question_in_ten_seconds_also_while_the_issuer_is_away() {
+        for mood in [WELL, AWAY, MUTE] {
+            let (issuer, keys) = issuer(WELL);
+            assert!(keys.are_known().await);
+            assert_eq!(issuer.asked(), 1);
+            issuer.feels(mood);
+            tokio::time::advance(AGAIN + SECOND).await;
+            for round in 0..3 {
+                unknown(&keys, 50).await;
+                unknown(&keys, 50).await;
+                assert_eq!(issuer.asked(), 1, "mood {mood}, round {round}");
+                tokio::time::advance(AGAIN + SECOND).await;
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_that_are_old_cause_one_question_in_ten_seconds_and_serve_on() {
+        let (issuer, keys) = issuer(WELL);
+        assert!(keys.are_known().await);
+        issuer.feels(AWAY);
+        tokio::time::advance(FRESH + SECOND).await;
+        issuer.asked();
+        for _ in 0..50 {
+            assert!(keys.key("k1").await.is_ok());
+            // The question is asked in the background.
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(issuer.asked(), 1);
+        issuer.feels(WELL);
+        tokio::time::advance(AGAIN + SECOND).await;
+        assert!(keys.key("k1").await.is_ok());
+        tokio::time::advance(SECOND).await;
+        assert_eq!(issuer.asked(), 1);
+        assert!(keys.key("k1").await.is_ok());
+        tokio::time::advance(SECOND).await;
+        assert_eq!(issuer.asked(), 0, "they are new again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_no_key_is_known_the_issuer_is_asked_again_soon() {
+        let (issuer, keys) = issuer(AWAY);
+        unknown(&keys, 50).await;
+        assert_eq!(issuer.asked(), 1);
+        issuer.feels(WELL);
+        assert!(!keys.are_known().await, "it was asked a moment ago");
+        tokio::time::advance(2 * SOON).await;
+        assert!(keys.are_known().await);
+        assert_eq!(issuer.asked(), 1);
+    }
 }

@@ -91,6 +91,18 @@ impl Verifier {
         Ok(caller)
     }
 
+    /// Whether this was verified, and is a service's.
+    pub(super) fn is_known_service(&self, token: &str) -> bool {
+        let now = clock::now().unix_timestamp();
+        let verified = self.0.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        verified.get(token).is_some_and(|(caller, exp)| *exp > now && caller.service().is_some())
+    }
+
+    /// Whether there is no issuer whose tokens it could verify.
+    pub(super) fn knows_nobody(&self) -> bool {
+        self.0.keys.are_none()
+    }
+
     fn remembered(&self, token: &str, now: i64) -> Option<Caller> {
         let verified = self.0.verified.lock().unwrap_or_else(PoisonError::into_inner);
         verified.get(token).filter(|(_, exp)| *exp > now).map(|(caller, _)| caller.clone())

@@ -25,7 +25,7 @@ use super::{
     Address, Answer, Backend, Failure, Found, Instance, Malformed, Registration, Source, lease,
     query,
 };
-use crate::clock;
+use crate::{clock, config};
 
 /// How long an answer may take, all servers and repeats together.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -77,14 +77,18 @@ type Records = (Vec<Record>, Duration);
 // === impl Dns ===
 
 impl Dns {
-    /// Reads `[ip:port]?suffix=domain&port=port` or `…&srv=grpc`.
+    /// Reads `[ip:port]?suffix=domain&port=port` or `…&srv=grpc`. Names of the root have `.` as
+    /// their domain.
     pub(super) fn open(rest: &str) -> Result<Self, Malformed> {
         let (server, parameters) = rest.split_once('?').unwrap_or((rest, ""));
         let (mut suffix, mut port, mut srv) = (None, None, None);
         for (key, value) in query(parameters)? {
             match key.as_str() {
                 "suffix" => suffix = Some(value.trim_matches('.').to_owned()),
-                "port" => port = Some(value.parse().map_err(|_error| Malformed::Address(value))?),
+                "port" => {
+                    let why = |why: String| Malformed::Setting(format!("port={value}: {why}"));
+                    port = Some(config::count(&value).map_err(why)?);
+                }
                 "srv" => srv = Some(value),
                 _ => {
                     let why = format!("{key}={value}: DNS is told suffix, and port or srv");
@@ -92,6 +96,10 @@ impl Dns {
                 }
             }
         }
+        let Some(suffix) = suffix else {
+            let why = "dns:// needs suffix=, the domain that the names of services are in";
+            return Err(Malformed::Setting(why.to_owned()));
+        };
         let kind = match (port, srv) {
             (Some(port), None) => Kind::Addresses { port },
             (None, Some(srv)) => Kind::Services { srv },
@@ -104,11 +112,17 @@ impl Dns {
         let servers = match server.trim_end_matches('/') {
             "" => system()?,
             server => {
-                vec![server.parse().map_err(|_error| Malformed::Address(server.to_owned()))?]
+                let why = || {
+                    Malformed::Setting(format!(
+                        "dns://{server}: a server is ip:port, such as 127.0.0.1:53; without one \
+                         those of {RESOLV_CONF} are asked"
+                    ))
+                };
+                vec![server.parse().map_err(|_error| why())?]
             }
         };
         let resolver = Servers::Real(Box::new(resolver(&servers)?));
-        Ok(Self { resolver, suffix: suffix.unwrap_or_default(), kind })
+        Ok(Self { resolver, suffix, kind })
     }
 
     /// Asks for the addresses that a test knows.

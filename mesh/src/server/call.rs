@@ -119,6 +119,7 @@ impl Calls {
                 Some(_) | None => None,
             };
             let inbound = brought.inbound(link.as_deref());
+            let inbound = self.0.believed(inbound, link.as_deref(), request.headers());
             let tracker = self.0.tracker.clone();
             let ctx = Ctx::served(ends, brought.trace(), tracker, cancelled, inbound);
             let ctx = self.0.recorded(ctx, &method);
@@ -291,6 +292,18 @@ impl<'h> Brought<'h> {
 // === impl Inner ===
 
 impl Inner {
+    /// What a call says of itself, as far as that is believed before it is known whose it is: the
+    /// limiter, which has to know, comes before tokens are verified. That it is critical is believed
+    /// of who has shown a certificate, and of a service whose token was verified in an earlier call.
+    fn believed(&self, says: Inbound, link: Option<&Link>, headers: &HeaderMap) -> Inbound {
+        let shown = |link: &Link| link.certificate.is_some();
+        let plain = says.criticality != Criticality::Critical;
+        if plain || link.is_some_and(shown) || self.auth.is_known_service(headers) {
+            return says;
+        }
+        Inbound { criticality: Criticality::Normal, ..says }
+    }
+
     /// The context of a call with its span, if it has one. Health and reflection have none.
     fn recorded(&self, ctx: Ctx, method: &Method) -> Ctx {
         if method.exempt || !self.spans.are_recorded() {

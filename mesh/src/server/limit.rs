@@ -1,17 +1,22 @@
 //! Who is let in while there is more to do than a process can: the critical first, nobody for
 //! longer than it is worth.
 
+// A test lets the threads that share these meet in every order.
+#[cfg(not(test))]
+use std::sync::{Mutex as Lock, atomic::AtomicU32 as Count};
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, AtomicUsize, Ordering},
+        Arc, PoisonError,
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use tokio::{sync::oneshot, time::Instant};
 
+#[cfg(test)]
+use self::turns::{Count, Lock};
 use super::{
     gradient::{Gradient, Window},
     settings::Settings,
@@ -28,12 +33,12 @@ const PUSHBACK: std::ops::Range<u64> = 50..200;
 /// Lets calls in up to a limit that adapts, and streams up to one that does not.
 #[derive(Debug)]
 pub(crate) struct Limiter {
-    limit: AtomicU32,
-    in_flight: AtomicU32,
+    limit: Count,
+    in_flight: Count,
     /// How many wait; read without the lock by those who leave.
-    waiting: AtomicU32,
-    queues: Mutex<[VecDeque<oneshot::Sender<Permit>>; 3]>,
-    learning: Mutex<(Gradient, Window)>,
+    waiting: Count,
+    queues: Lock<[VecDeque<oneshot::Sender<Permit>>; 3]>,
+    learning: Lock<(Gradient, Window)>,
     streams: AtomicUsize,
     streams_max: usize,
 }
@@ -66,11 +71,11 @@ impl Limiter {
         let gradient = Gradient::new(settings.limit_min, settings.limit_max);
         telemetry::metrics().limit.set(gradient.limit().into());
         Arc::new(Self {
-            limit: AtomicU32::new(gradient.limit()),
-            in_flight: AtomicU32::new(0),
-            waiting: AtomicU32::new(0),
-            queues: Mutex::default(),
-            learning: Mutex::new((gradient, Window::new(clock::instant()))),
+            limit: Count::new(gradient.limit()),
+            in_flight: Count::new(0),
+            waiting: Count::new(0),
+            queues: Lock::default(),
+            learning: Lock::new((gradient, Window::new(clock::instant()))),
             streams: AtomicUsize::new(0),
             streams_max: settings.streams_max,
         })
@@ -272,3 +277,5 @@ fn rank(who: Criticality) -> usize {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod turns;

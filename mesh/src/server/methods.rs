@@ -17,7 +17,8 @@ use crate::{
     telemetry::{self, Call, names},
 };
 
-/// Less time than this is none.
+/// Less time than this is none. It is what is left of the time of the handler, which ends 1 ms before
+/// that of its caller: a call that says less than 2 ms is refused.
 const LEAST: Duration = Duration::from_millis(1);
 /// How many status codes there are.
 const CODES: usize = 17;

@@ -11,7 +11,7 @@ use std::{
 use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbErr, RuntimeErr};
 
 use super::{
-    Failure, failed_to,
+    Failure, READ_URL, failed_to,
     sqlite::{Readers, Sqlite},
 };
 
@@ -100,12 +100,11 @@ pub(super) async fn postgres(url: &str) -> Result<DatabaseConnection, Failure> {
                 DbErr::Conn(RuntimeErr::SqlxError(inner))
                     if matches!(**inner, sea_orm::sqlx::Error::Configuration(_))
             );
-        let source = if bad_url {
-            DbErr::Conn(RuntimeErr::Internal("the URL is not valid".to_owned()))
+        if bad_url {
+            Failure::new(READ_URL, "it is not valid")
         } else {
-            error
-        };
-        Failure { doing: "connect to the database", source }
+            Failure { doing: "connect to the database", source: error }
+        }
     })
 }
 

@@ -31,7 +31,7 @@ use crate::{events::Inbox, grpc::Notifications, sender::Sender, store::Store};
 /// # Errors
 /// A setting is wrong, a port is taken, or the database cannot be opened.
 pub async fn app(config: Config) -> anyhow::Result<App> {
-    config.check()?;
+    mesh::config::setting(config.check())?;
     let pages = Pages::new(config.mesh.page_key()?);
     let app = App::new("notifications", proto::DESCRIPTORS, config.mesh.clone())?;
     let store = Store::connect(&config.database_url).await.context("cannot open the database")?;

@@ -60,7 +60,7 @@ const TABLES: [Table; 4] = [
 /// # Errors
 /// A setting is wrong, a port is taken, or the database cannot be opened.
 pub async fn app(config: Config) -> anyhow::Result<App> {
-    let pace = config.pace()?;
+    let pace = mesh::config::setting(config.pace())?;
     let page_key = config.mesh.page_key()?;
     let mut app = App::new("payments", proto::DESCRIPTORS, config.mesh.clone())?;
     let store = Store::connect(&config.database_url, pace).await?;

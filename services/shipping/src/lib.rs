@@ -54,7 +54,7 @@ const TABLES: [Table; 4] = [
 /// # Errors
 /// A setting is wrong, a port is taken, or the database cannot be opened.
 pub async fn app(config: Config) -> anyhow::Result<App> {
-    let pace = config.pace()?;
+    let pace = mesh::config::setting(config.pace())?;
     let pages = Pages::new(config.mesh.page_key()?);
     let app = App::new("shipping", proto::DESCRIPTORS, config.mesh.clone())?;
     let store =

@@ -5,7 +5,7 @@ use std::{fs, io::ErrorKind, path::Path};
 
 use anyhow::Context as _;
 use aws_lc_rs::digest;
-use mesh::clock;
+use mesh::{clock, config::setting};
 use time::OffsetDateTime;
 
 use crate::{
@@ -39,7 +39,8 @@ pub async fn run(
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => {
-            return Err(error).with_context(|| format!("cannot read {}", clients.display()));
+            let unreadable = || format!("cannot read {}", clients.display());
+            return setting(Err(error).with_context(unreadable));
         }
     };
     for entry in entries {
@@ -65,8 +66,9 @@ async fn admin(
     if store.by_email(&email).await?.is_some() {
         return Ok(());
     }
+    let password = Password::parse(&secret);
     let password =
-        Password::parse(&secret).with_context(|| format!("the password in {}", file.display()))?;
+        setting(password.with_context(|| format!("the password in {}", file.display())))?;
     let password = passwords.hash(password, Salt::random()?).await?;
     let profile = Profile { display_name: DisplayName::parse("Admin")?, email, password };
     let (user, happened) = User::open(clock::id(), profile, Roles::of(Role::Admin), at);
@@ -86,17 +88,16 @@ async fn client(
     at: OffsetDateTime,
 ) -> anyhow::Result<()> {
     let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
-    anyhow::ensure!(
-        (1..=63).contains(&name.len()) && name.bytes().all(plain),
-        "{} is not named after a service",
-        file.display()
-    );
+    if !(1..=63).contains(&name.len()) || !name.bytes().all(plain) {
+        return setting(Err(anyhow::anyhow!("{} is not named after a service", file.display())));
+    }
     let Some(secret) = read(file)? else { return Ok(()) };
-    anyhow::ensure!(
-        secret.len() >= SECRET_MIN,
-        "the secret in {} needs {SECRET_MIN} characters or more",
-        file.display()
-    );
+    if secret.len() < SECRET_MIN {
+        return setting(Err(anyhow::anyhow!(
+            "the secret in {} needs {SECRET_MIN} characters or more",
+            file.display()
+        )));
+    }
     let hash = digest::digest(&digest::SHA256, secret.as_bytes()).as_ref().to_vec();
     if store.set_client_secret(name.clone(), hash, at).await? {
         tracing::info!(client = name, "secret of client {name} set");
@@ -109,7 +110,9 @@ fn read(file: &Path) -> anyhow::Result<Option<String>> {
     match fs::read_to_string(file) {
         Ok(text) => Ok(Some(text.trim().to_owned())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
+        Err(error) => {
+            setting(Err(error).with_context(|| format!("cannot read {}", file.display())))
+        }
     }
 }
 

@@ -207,12 +207,19 @@ async fn a_server_that_fails_or_is_silent_has_given_no_answer() {
 fn what_is_missing_or_unknown_is_named() {
     for (rest, words) in [
         ("127.0.0.1:53?suffix=shop", "port=, where all instances listen, or srv="),
-        ("127.0.0.1:53?port=1&srv=grpc", "either port="),
-        ("127.0.0.1:53?port=x", "`x` is not host:port"),
-        ("localhost:53?port=1", "`localhost:53` is not host:port"),
-        ("127.0.0.1:53?port=1&ttl=5", "DNS is told suffix"),
+        ("127.0.0.1:53?suffix=shop&port=1&srv=grpc", "either port="),
+        ("127.0.0.1:53?suffix=shop&port=x", "port=x: `x` is not a number from 1"),
+        ("127.0.0.1:53?suffix=shop&port=70000", "port=70000: `70000` is not a number from 1"),
+        ("127.0.0.1:53?suffix=shop&port=0", "port=0: `0` is not a number from 1"),
+        ("127.0.0.1:53?port=1", "needs suffix="),
+        ("localhost:53?suffix=shop&port=1", "dns://localhost:53: a server is ip:port"),
+        ("127.0.0.1?suffix=shop&port=1", "dns://127.0.0.1: a server is ip:port"),
+        ("127.0.0.1:53?suffix=shop&port=1&ttl=5", "DNS is told suffix"),
     ] {
         let error = Dns::open(rest).map(drop).expect_err(rest).to_string();
         assert!(error.contains(words), "{rest}: {error}");
     }
+    // Names of the root are asked for only by whoever says so.
+    let root = Dns::open("127.0.0.1:53?suffix=.&port=1").expect("settings");
+    assert_eq!(root.suffix, "");
 }

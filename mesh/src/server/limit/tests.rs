@@ -1,6 +1,6 @@
 //! Who is let in, who waits and who is sent away.
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, pin::Pin, sync::atomic::AtomicU32};
 
 use futures_util::FutureExt as _;
 use proptest::prelude::*;

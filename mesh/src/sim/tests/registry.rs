@@ -5,37 +5,46 @@ use crate::registry::scripted::Mood;
 
 #[test]
 fn a_registry_that_is_away_for_ten_minutes_fails_no_call() {
-    play(async |world| {
-        let mut fleet = fleet(world, "orders", &["a", "b", "c"]);
-        let caller = Caller::new(world, "x");
-        let channel = caller.channel("orders");
-        let known = caller.registry.watch("orders");
-        world.passes(SECOND).await;
-        world.registry.feel(Mood::Away);
-        let outage = async {
-            // In the middle of it one of them is started anew where it was.
-            world.passes(world.any(100 * SECOND, 300 * SECOND)).await;
-            let old = fleet.remove(fastrand::usize(..fleet.len()));
-            let name = old.host.name.clone();
-            assert!(old.leave(Duration::ZERO).await);
-            world.passes(world.any(MS, 5 * SECOND)).await;
-            let new = Process::start(world, "orders", &name, Script::default());
-            world.passes(60 * SECOND).await;
-            assert!(new.asked() > 0, "{name} is back, and nobody asks it");
-            world.passes(600 * SECOND - world.at()).await;
-            let snapshot = known.borrow().clone();
-            assert!(snapshot.stale, "that is not said");
-            assert_eq!(snapshot.instances.len(), 3);
-            world.registry.feel(Mood::Well);
-            world.passes(35 * SECOND).await;
-            assert!(!known.borrow().stale, "it has been back for long");
-            new
-        };
-        let load = (1_000 * MS, 640 * SECOND);
-        let (_new, done) = tokio::join!(outage, caller.load(world, &channel, Kind::Mixed, load));
-        assert_eq!(failed(&done).len(), 0, "{:?}", failed(&done));
-        done_once(world, &done);
-    });
+    play(async |world| away(world, 600 * SECOND, SECOND).await);
+}
+
+#[test]
+fn a_registry_that_is_away_for_an_hour_fails_no_call() {
+    // Fewer calls, and so no more work than above.
+    play(async |world| away(world, 3_600 * SECOND, 6 * SECOND).await);
+}
+
+/// Nobody can reach the registry for so long; a call is made each time that `every` has passed.
+async fn away(world: &World, lasts: Duration, every: Duration) {
+    let mut fleet = fleet(world, "orders", &["a", "b", "c"]);
+    let caller = Caller::new(world, "x");
+    let channel = caller.channel("orders");
+    let known = caller.registry.watch("orders");
+    world.passes(SECOND).await;
+    world.registry.feel(Mood::Away);
+    let outage = async {
+        // In the middle of it one of them is started anew where it was.
+        world.passes(world.any(lasts / 6, lasts / 2)).await;
+        let old = fleet.remove(fastrand::usize(..fleet.len()));
+        let name = old.host.name.clone();
+        assert!(old.leave(Duration::ZERO).await);
+        world.passes(world.any(MS, 5 * SECOND)).await;
+        let new = Process::start(world, "orders", &name, Script::default());
+        world.passes(60 * every).await;
+        assert!(new.asked() > 0, "{name} is back, and nobody asks it");
+        world.passes(lasts - world.at()).await;
+        let snapshot = known.borrow().clone();
+        assert!(snapshot.stale, "that is not said");
+        assert_eq!(snapshot.instances.len(), 3);
+        world.registry.feel(Mood::Well);
+        world.passes(35 * SECOND).await;
+        assert!(!known.borrow().stale, "it has been back for long");
+        new
+    };
+    let load = (every, lasts + 40 * SECOND);
+    let (_new, done) = tokio::join!(outage, caller.load(world, &channel, Kind::Mixed, load));
+    assert_eq!(failed(&done).len(), 0, "{:?}", failed(&done));
+    done_once(world, &done);
 }
 
 #[test]
