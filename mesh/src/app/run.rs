@@ -97,3 +97,22 @@ fn signal() -> anyhow::Result<Pin<Box<dyn Future<Output = ()> + Send>>> {
         }
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    #[tokio::test]
+    async fn a_database_that_cannot_be_one_is_a_wrong_setting_and_one_that_is_away_is_not() {
+        for (url, wrong) in [
+            ("mysql://127.0.0.1/orders", true),
+            ("postgres://127.0.0.1:port/orders", true),
+            ("sqlite:///proc/nowhere/orders.db", false),
+        ] {
+            let failed = Store::connect(url, Vec::new()).await.map(drop).expect_err(url);
+            let error = anyhow::Error::new(failed).context("cannot open the database");
+            assert_eq!(is_wrong(&error), wrong, "{url}: {error:#}");
+        }
+    }
+}
