@@ -215,6 +215,45 @@ async fn a_second_attempt_that_is_answered_is_the_answer() {
     assert_eq!(peer.asked(), 2);
 }
 
+/// Says of so many streams that it has not begun with them, and answers all others. Gives what each
+/// said of attempts before it.
+async fn refuses_first(bound: std::net::TcpListener, first: usize, heads: Heads) {
+    bound.set_nonblocking(true).unwrap();
+    let listener = tokio::net::TcpListener::from_std(bound).unwrap();
+    let mut refused = 0;
+    while let Ok((io, _)) = listener.accept().await {
+        let mut h2 = h2::server::handshake(io).await.unwrap();
+        while let Some(Ok((request, mut respond))) = h2.accept().await {
+            let before = request.headers().get("grpc-previous-rpc-attempts").cloned();
+            heads.lock().unwrap().push(before);
+            if refused < first {
+                refused += 1;
+                respond.send_reset(h2::Reason::REFUSED_STREAM);
+                continue;
+            }
+            let mut body = respond.send_response(http::Response::new(()), false).unwrap();
+            body.send_data(bytes::Bytes::from_static(&[0; 5]), false).unwrap();
+            let status = ("grpc-status".parse().unwrap(), "0".parse().unwrap());
+            body.send_trailers([status].into_iter().collect()).unwrap();
+        }
+    }
+}
+
+type Heads = Arc<Mutex<Vec<Option<http::HeaderValue>>>>;
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "ends with the runtime of the test")]
+async fn what_nobody_has_begun_goes_on_although_nothing_is_tried_again() {
+    let bound = Bound::free().unwrap().listen;
+    let port = bound.local_addr().unwrap().port();
+    let heads = Heads::default();
+    tokio::spawn(refuses_first(bound, 2, Arc::clone(&heads)));
+    let channel = testing::channel_to("hesitant", port).with(Policy::external());
+    in_call().scope(write(&channel)).await.expect("the third time it begins");
+    // Nor was it an attempt, that whoever is below would have to know of.
+    assert_eq!(*heads.lock().unwrap(), [None, None, None]);
+}
+
 #[tokio::test]
 async fn what_may_not_be_repeated_and_what_is_an_answer_is_sent_once() {
     let peer = Peer::new([], Act::Fail(Code::Unavailable));

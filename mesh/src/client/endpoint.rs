@@ -168,6 +168,11 @@ impl Endpoints {
         }
     }
 
+    /// How many instances there are to ask.
+    pub(super) fn count(&self) -> usize {
+        self.set.count()
+    }
+
     /// How many instances are in which state.
     pub(super) fn states(&self) -> BTreeMap<&'static str, u64> {
         self.set.states()
@@ -200,7 +205,6 @@ fn unsent(
         }
         Lost::Unsent => {}
     }
-    telemetry::metrics().resent.inc();
     pick.retire();
     tried.undo();
     if back.has(&pick.instance) {
@@ -208,6 +212,7 @@ fn unsent(
         return Err(SendError::Unsent(Box::new(unsent)));
     }
     back.begin(&pick);
+    telemetry::metrics().resent.inc();
     Ok(())
 }
 

@@ -251,6 +251,10 @@ impl Set {
         all.iter().find_map(|instance| instance.last_error())
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.all.load().len()
+    }
+
     pub(super) fn states(&self) -> BTreeMap<&'static str, u64> {
         let mut states = BTreeMap::new();
         for instance in self.known() {
