@@ -14,7 +14,7 @@ use std::{
 use mesh::{
     App, Channel, Config, Ctx, Policy, Within as _,
     client::{
-        Hedge, Verdict,
+        Allowance, Hedge, Verdict,
         backoff::Backoff,
         breaker::{Rule, Share, State},
         judge,
@@ -252,6 +252,25 @@ async fn what_nobody_has_begun_goes_on_although_nothing_is_tried_again() {
     in_call().scope(write(&channel)).await.expect("the third time it begins");
     // Nor was it an attempt, that whoever is below would have to know of.
     assert_eq!(*heads.lock().unwrap(), [None, None, None]);
+    let metrics = mesh::telemetry::metrics().encode();
+    assert!(metrics.contains("mesh_resent_total{dependency=\"hesitant\"} 2"), "{metrics}");
+    assert!(!metrics.contains("mesh_retries_total{dependency=\"hesitant\"}"), "{metrics}");
+}
+
+#[tokio::test]
+async fn attempts_that_no_budget_pays_for_are_counted() {
+    let peer = Peer::new([], Act::Fail(Code::Unavailable));
+    let service = TokensServiceServer::new(Served(Arc::clone(&peer)));
+    let budget = Allowance::Share { percent: 0, per_second: 0 };
+    let channel = testing::channel_named("poor", Routes::new(service)).unwrap();
+    let channel = channel.with(Policy { budget, ..unbroken() });
+    for _ in 0..2 {
+        in_call().scope(read(&channel)).await.expect_err("it fails");
+    }
+    assert_eq!(peer.asked(), 2);
+    let metrics = mesh::telemetry::metrics().encode();
+    let refused = "mesh_retries_refused_total{dependency=\"poor\"} 2";
+    assert!(metrics.contains(refused), "{metrics}");
 }
 
 #[tokio::test]

@@ -188,7 +188,7 @@ impl Call {
                 if unsent {
                     // What was not begun costs nobody anything, and was no attempt.
                     resent += 1;
-                    telemetry::metrics().resent.inc();
+                    callee::count(&telemetry::metrics().resent, &self.callee.name);
                 } else {
                     if !self.callee.spend() {
                         // Nor should anybody above pay for it: budgets would add up from hop to hop.

@@ -158,15 +158,15 @@ impl Callee {
 
     /// Pays for one attempt more, and says so once when nothing is left.
     pub(super) fn spend(&self) -> bool {
-        match self.budget.spend(clock::instant()) {
-            Spent::Paid => true,
-            Spent::Empty => false,
-            Spent::Emptied => {
-                let callee = &self.name;
-                tracing::warn!(callee = &**callee, "no more retries of calls to {callee} for now");
-                false
-            }
+        let spent = self.budget.spend(clock::instant());
+        if spent == Spent::Emptied {
+            let callee = &self.name;
+            tracing::warn!(callee = &**callee, "no more retries of calls to {callee} for now");
         }
+        if spent != Spent::Paid {
+            count(&telemetry::metrics().retries_refused, &self.name);
+        }
+        spent == Spent::Paid
     }
 }
 

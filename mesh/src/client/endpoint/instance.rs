@@ -195,7 +195,7 @@ impl Instance {
                 self.begin_anew(set, at);
                 tracing::info!(callee = set.name, instance = self.id, "{} is back", self.id);
             }
-            Change::OutAgain => set.count_ejection(),
+            Change::OutAgain => set.stays_out(&self.id),
         }
     }
 

@@ -537,6 +537,55 @@ async fn a_sick_instance_is_taken_out_and_one_probe_brings_it_back() {
     assert!(by["a"] > 60, "and has its share after ten seconds: {by:?}");
 }
 
+/// What is logged while a test has it.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(line)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_happens_to_an_instance_is_counted_for_its_dependency_and_logged_each_time() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let logged = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+    let _logged = tracing::subscriber::set_default(logged.finish());
+    let world = World::new(&["a", "b", "c"]);
+    let hosts = ["a", "b", "c"].map(|name| world.start(name, Host::default()));
+    let settings = world.settings();
+    let endpoints = Arc::new(Endpoints::with("talked_of", world.snapshot.subscribe(), settings));
+    tokio::time::sleep(MS).await;
+    hosts[0].sick.store(true, Ordering::SeqCst);
+    while state(&endpoints, "a").as_deref() != Some("ejected") {
+        load(&endpoints, 50, 32).await;
+        tokio::time::sleep(SECOND / 2).await;
+    }
+    // It is tried once, and fails.
+    tokio::time::sleep(6 * SECOND).await;
+    load(&endpoints, 50, 8).await;
+    world.publish(&[]);
+    tokio::time::sleep(MS).await;
+    assert!(call(&endpoints, &mut Tried::default()).await.is_err());
+    let metrics = telemetry::metrics().encode();
+    for line in [
+        "mesh_ejections_total{dependency=\"talked_of\"} 2",
+        "mesh_no_endpoints_total{dependency=\"talked_of\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line}");
+    }
+    let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    for line in ["a is taken out: it fails", "a stays out: it failed when it was tried"] {
+        assert_eq!(lines.matches(line).count(), 1, "{line} in {lines}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_next_attempt_goes_elsewhere_if_it_can() {
     let world = World::new(&["a", "b", "c"]);
