@@ -154,7 +154,11 @@ impl Call {
             let (mut number, mut resent) = (1, 0);
             loop {
                 let came = match self.hedge(number, &kept) {
-                    Some(after) => Box::pin(self.hedged(after, &mut kept, &mut tried)).await,
+                    Some(after) => {
+                        let hedged = Box::pin(self.hedged(after, &mut kept, &mut tried)).await;
+                        number = hedged.1;
+                        hedged.0
+                    }
                     None => {
                         let mut request = kept.request();
                         self.attempt(number, &mut request, &mut tried, now).await

@@ -233,4 +233,4 @@ fn target(request: &mut Option<Request<Outgoing>>, set: &set::Set, pick: &Pick) 
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
