@@ -412,6 +412,32 @@ async fn a_breaker_opens_refuses_and_closes_by_its_probes() {
 }
 
 #[tokio::test]
+async fn calls_that_are_kept_apart_are_told_apart() {
+    let sick = Peer::new([], Act::Fail(Code::Internal));
+    let service = TokensServiceServer::new(Served(Arc::clone(&sick)));
+    let channel = testing::channel_named("parted", Routes::new(service)).unwrap();
+    let views = channel.apart("views");
+    for _ in 0..5 {
+        in_call().scope(write(&views)).await.expect_err("it fails");
+    }
+    let status = in_call().scope(write(&views)).await.expect_err("open");
+    assert_eq!(reason(&status), "CIRCUIT_OPEN");
+    // Errors and what is done without it know the callee alone.
+    assert!(!format!("{status:?}").contains("parted/views"), "{status:?}");
+    let metrics = mesh::telemetry::metrics().encode();
+    let open = "mesh_breaker_state{dependency=\"parted/views\",method=\"\"} 2";
+    assert!(metrics.contains(open), "{metrics}");
+    assert!(!metrics.contains("mesh_breaker_state{dependency=\"parted\""), "{metrics}");
+    let all = mesh::client::view();
+    let state = |name| {
+        let one = all.as_array().unwrap().iter().find(|one| one["name"] == name).unwrap();
+        one["breaker"]["state"].clone()
+    };
+    assert_eq!((state("parted"), state("parted/views")), ("closed".into(), "open".into()));
+    in_call().scope(write(&channel)).await.expect_err("it fails, and is asked");
+}
+
+#[tokio::test]
 async fn a_probe_that_is_dropped_lets_the_next_one_try() {
     let peer = Peer::new(vec![Act::Fail(Code::Internal); 5], Act::Hang);
     let channel = peer.bare(Policy { breaker: exact(MS), ..Policy::default() });

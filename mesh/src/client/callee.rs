@@ -29,8 +29,10 @@ const UNKNOWN_MAX: usize = 64;
 /// One dependency, called under one policy.
 #[derive(Debug)]
 pub(super) struct Callee {
-    /// What logs and errors call it.
+    /// What errors and the counts of its calls call it.
     pub(super) name: Arc<str>,
+    /// What logs, views and breakers call it: with the part of its calls that is kept apart.
+    pub(super) label: Arc<str>,
     pub(super) endpoints: Arc<Endpoints>,
     pub(super) sign_in: SignIn,
     pub(super) facts: Arc<Methods>,
@@ -73,14 +75,14 @@ static ALL: Mutex<Vec<Weak<Callee>>> = Mutex::new(Vec::new());
 
 impl Callee {
     pub(super) fn new(
-        name: Arc<str>,
+        (name, label): (Arc<str>, Arc<str>),
         endpoints: Arc<Endpoints>,
         sign_in: SignIn,
         facts: Arc<Methods>,
         policy: Policy,
     ) -> Arc<Self> {
         let now = clock::instant();
-        let told = Told { dependency: Arc::clone(&name), method: "".into(), tell };
+        let told = Told { dependency: Arc::clone(&label), method: "".into(), tell };
         let callee = Arc::new(Self {
             shared: Breaker::new(policy.breaker, told, now),
             budget: Budget::new(policy.budget, now),
@@ -90,6 +92,7 @@ impl Callee {
             methods: ArcSwap::default(),
             adding: Mutex::new(()),
             name,
+            label,
             endpoints,
             sign_in,
             facts,
@@ -160,7 +163,7 @@ impl Callee {
     pub(super) fn spend(&self) -> bool {
         let spent = self.budget.spend(clock::instant());
         if spent == Spent::Emptied {
-            let callee = &self.name;
+            let callee = &self.label;
             tracing::warn!(callee = &**callee, "no more retries of calls to {callee} for now");
         }
         if spent != Spent::Paid {
@@ -176,7 +179,7 @@ impl Method {
     fn new(callee: &Callee, name: &str, facts: Facts) -> Self {
         let name: Arc<str> = name.into();
         let policy = callee.policy.of(&name).clone();
-        let told = Told { dependency: Arc::clone(&callee.name), method: Arc::clone(&name), tell };
+        let told = Told { dependency: Arc::clone(&callee.label), method: Arc::clone(&name), tell };
         let labels = Call { rpc_method: name.to_string(), rpc_response_status_code: "OK" };
         let calls = &telemetry::metrics().client_calls;
         Self {
