@@ -389,6 +389,33 @@ async fn the_call_after_the_last_place_is_refused_and_was_not_sent() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_given_up_by_who_made_it_is_counted_as_cancelled() {
+    // A method of its own: metrics are those of the process.
+    let peer = Peer::new([Act::Answer, Act::Hang], Act::Answer);
+    let channel = peer.bare(Policy::default());
+    let mut client = TokensServiceClient::new(channel);
+    let mut revoke =
+        async || in_call().scope(client.revoke_token(RevokeTokenRequest::default())).await;
+    revoke().await.expect("it answers");
+    peer.rang.notified().await;
+    let count = |code: &str| {
+        let series = format!(
+            "rpc_client_call_duration_seconds_count{{rpc_method=\"\
+             ordermesh.auth.v1.TokensService/RevokeToken\",rpc_response_status_code=\"{code}\"}} "
+        );
+        let metrics = mesh::telemetry::metrics().encode();
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&series).map(str::to_owned));
+        line.unwrap_or_default()
+    };
+    assert_eq!((&*count("OK"), &*count("CANCELLED")), ("1", ""));
+    tokio::select! {
+        answer = revoke() => panic!("it hangs, not {answer:?}"),
+        () = peer.rang.notified() => {}
+    }
+    assert_eq!((&*count("OK"), &*count("CANCELLED")), ("1", "1"));
+}
+
+#[tokio::test]
 async fn a_breaker_opens_refuses_and_closes_by_its_probes() {
     let peer = Peer::new(vec![Act::Fail(Code::Internal); 5], Act::Answer);
     let rule = Rule { ramp: Duration::ZERO, ..exact(200 * MS) };

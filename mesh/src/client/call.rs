@@ -99,6 +99,7 @@ pub(super) fn call(
             ctx: ctx.clone(),
             started,
             ends,
+            over: false,
         };
         // What cannot be over in time is not begun: at the callee it would only cost.
         let least = method.latency.least(started).unwrap_or_default();
