@@ -314,6 +314,22 @@ async fn t7_the_only_instance_may_hang_up_as_often_as_it_likes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_hangs_up_after_every_call_is_not_dialled_as_often_and_no_call_fails_for_it() {
+    let world = World::new(&["a"]);
+    let host = world.start("a", Host { age_ms: Some(1), ..Host::default() });
+    let endpoints = world.endpoints();
+    let (began, mut calls) = (clock::instant(), 0);
+    while began.elapsed() < 60 * SECOND {
+        call(&endpoints, &mut Tried::default()).await.expect("it is sent again");
+        calls += 1;
+    }
+    let connections = host.connections.load(Ordering::SeqCst);
+    // 20 at first, two a second, and beyond that about 50 ms between two.
+    assert!(connections < 20 + 60 * 2 + 60 * 22, "{connections} for {calls} calls in a minute");
+    assert!(connections > 60 * 15, "{connections}: calls had to wait for them");
+}
+
+#[tokio::test(start_paused = true)]
 async fn t9_no_more_streams_than_the_peer_admits_and_a_second_connection_when_it_gets_tight() {
     let world = World::new(&["a"]);
     let host = Host { admits: 10, gate: Some(Semaphore::new(0)), ..Host::default() };
