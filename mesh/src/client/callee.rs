@@ -10,6 +10,7 @@ use super::{
     breaker::{Breaker, State, Told},
     budget::{Budget, Spent},
     bulkhead::{Bulkhead, Full, Place},
+    dependency::Dependency,
     endpoint::Endpoints,
     latency::Latency,
     methods::{Facts, Methods},
@@ -20,7 +21,7 @@ use crate::{
     ByName,
     auth::SignIn,
     clock,
-    telemetry::{self, Breaker as Label, Call, Dependency, Spans, names},
+    telemetry::{self, Breaker as Label, Call, Spans, names},
 };
 
 /// How many methods that the contract does not know are told apart.
@@ -36,7 +37,7 @@ pub(super) struct Callee {
     pub(super) endpoints: Arc<Endpoints>,
     pub(super) sign_in: SignIn,
     pub(super) facts: Arc<Methods>,
-    pub(super) policy: Policy,
+    pub(super) calls: Dependency,
     /// Of the methods that have few calls.
     pub(super) shared: Arc<Breaker>,
     pub(super) budget: Budget,
@@ -79,9 +80,9 @@ impl Callee {
         endpoints: Arc<Endpoints>,
         sign_in: SignIn,
         facts: Arc<Methods>,
-        policy: Policy,
+        calls: Dependency,
     ) -> Arc<Self> {
-        let now = clock::instant();
+        let (now, policy) = (clock::instant(), &calls.policy);
         let told = Told { dependency: Arc::clone(&label), method: "".into(), tell };
         let callee = Arc::new(Self {
             shared: Breaker::new(policy.breaker, told, now),
@@ -96,7 +97,7 @@ impl Callee {
             endpoints,
             sign_in,
             facts,
-            policy,
+            calls,
         });
         let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|one| one.strong_count() > 0);
@@ -178,7 +179,7 @@ impl Callee {
 impl Method {
     fn new(callee: &Callee, name: &str, facts: Facts) -> Self {
         let name: Arc<str> = name.into();
-        let policy = callee.policy.of(&name).clone();
+        let policy = callee.calls.policy.of(&name).clone();
         let told = Told { dependency: Arc::clone(&callee.label), method: Arc::clone(&name), tell };
         let labels = Call { rpc_method: name.to_string(), rpc_response_status_code: "OK" };
         let calls = &telemetry::metrics().client_calls;
@@ -213,10 +214,10 @@ pub(super) fn tell(told: &Told, state: State) {
 /// Counts something that happened to calls of a dependency.
 pub(super) fn count(
     counter: &prometheus_client::metrics::family::Family<
-        Dependency,
+        telemetry::Dependency,
         prometheus_client::metrics::counter::Counter,
     >,
     dependency: &str,
 ) {
-    counter.get_or_create(&Dependency { dependency: dependency.to_owned() }).inc();
+    counter.get_or_create(&telemetry::Dependency { dependency: dependency.to_owned() }).inc();
 }
