@@ -38,7 +38,7 @@ use crate::{
     tls,
 };
 
-pub use run::run;
+pub use run::{run, run_beside};
 #[cfg(test)]
 pub(crate) use serve::drain;
 

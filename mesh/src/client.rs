@@ -125,10 +125,9 @@ impl Channel {
         calls: Dependency,
         hurry: Arc<Notify>,
     ) -> Self {
-        let Dependency { policy, balance } = calls;
         let endpoints =
-            Arc::new(endpoint::Endpoints::over(name, instances, network, balance, hurry));
-        Self(Callee::new(name.into(), endpoints, sign_in, facts, policy))
+            Arc::new(endpoint::Endpoints::over(name, instances, network, calls.balance, hurry));
+        Self(Callee::new(named(name), endpoints, sign_in, facts, calls))
     }
 
     /// Records the calls that are made with it.
@@ -164,12 +163,11 @@ impl Channel {
         hosts: Hosts,
     ) -> Self {
         let network = Network::Memory(hosts);
-        let Dependency { policy, balance } = Dependency::default();
-        let hurry = Arc::default();
-        let endpoints = endpoint::Endpoints::over(name, instances, network, balance, hurry);
+        let (calls, hurry) = (Dependency::default(), Arc::default());
+        let endpoints = endpoint::Endpoints::over(name, instances, network, calls.balance, hurry);
         let endpoints = Arc::new(endpoints);
         let (sign_in, facts) = (SignIn::default(), Methods::of_mesh());
-        Self(Callee::new(name.into(), endpoints, sign_in, facts, policy))
+        Self(Callee::new(named(name), endpoints, sign_in, facts, calls))
     }
 
     /// How many calls are under way.
@@ -184,20 +182,29 @@ impl Channel {
         self.0.endpoints.states()
     }
 
-    /// The same callee over the same connections, with a budget, places and breakers of its own:
-    /// what is asked here by many and in haste closes no way to those who need an answer.
+    /// The same callee over the same connections, with a budget, places and breakers of its own for
+    /// this part of its calls: what is asked here by many and in haste closes no way to those who
+    /// need an answer. Logs, views and the metric of breakers tell it by `part`, as `users/views`.
     #[must_use]
-    pub fn apart(&self) -> Self {
-        self.with(self.0.policy.clone())
+    pub fn apart(&self, part: &str) -> Self {
+        let label = format!("{}/{part}", self.0.name).into();
+        self.anew(label, self.0.calls.policy.clone())
     }
 
     /// The same callee over the same connections, under another policy and with a budget, places
-    /// and breakers of its own.
+    /// and breakers of its own. Who calls with both keeps one of them [`Channel::apart`]. What an
+    /// operator says of it (`--dependency`) counts more than `policy`.
     #[must_use]
     pub fn with(&self, policy: Policy) -> Self {
-        let Callee { name, endpoints, sign_in, facts, .. } = &*self.0;
-        let (name, endpoints) = (Arc::clone(name), Arc::clone(endpoints));
-        Self(Callee::new(name, endpoints, sign_in.clone(), Arc::clone(facts), policy))
+        let policy = self.0.calls.under(policy);
+        self.anew(Arc::clone(&self.0.label), policy)
+    }
+
+    fn anew(&self, label: Arc<str>, policy: Policy) -> Self {
+        let Callee { name, endpoints, sign_in, facts, calls, .. } = &*self.0;
+        let (names, endpoints) = ((Arc::clone(name), label), Arc::clone(endpoints));
+        let calls = Dependency { policy, ..calls.clone() };
+        Self(Callee::new(names, endpoints, sign_in.clone(), Arc::clone(facts), calls))
             .recorded(self.0.spans())
     }
 
@@ -256,6 +263,12 @@ impl<T: prost::Message> Within<T> for T {
     fn within(self, timeout: Duration) -> Request<T> {
         Request::new(self).within(timeout)
     }
+}
+
+/// The names of a callee none of whose calls are kept apart.
+fn named(name: &str) -> (Arc<str>, Arc<str>) {
+    let name: Arc<str> = name.into();
+    (Arc::clone(&name), name)
 }
 
 /// Whether a call was refused, here or there, because somebody has too much to do.

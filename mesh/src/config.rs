@@ -145,7 +145,8 @@ pub struct Config {
     pub server: crate::server::Settings,
 
     /// How one dependency is called, in place of the defaults. NAME is one of the registry, `*` for
-    /// all of them, or somebody outside of the mesh (`payment-provider`); with
+    /// all of them, or somebody outside of the mesh (`payment-provider`, which has `timeout`, `longest`,
+    /// `places`, `queue-timeout` and `breaker` alone); with
     /// `NAME/package.Service/Method` it is one method alone. Settings: `timeout` (of an attempt) and
     /// `longest` (of a call with all attempts; streams have neither), `retries`, `places` (calls at once),
     /// `queue-timeout` (the wait for a place), `breaker` (default, seed_count, opossum,

@@ -43,7 +43,7 @@ pub mod testing;
 #[cfg(test)]
 mod sim;
 
-pub use app::{App, run};
+pub use app::{App, run, run_beside};
 pub use client::{Channel, Policy, Within, fallback};
 pub use config::Config;
 pub use ctx::{Ctx, detach, offload, spawn};

@@ -39,14 +39,16 @@ pub struct Metrics {
     pub http_requests: Family<Request, Histogram, fn() -> Histogram>,
     /// HTTP answers of 400 and above, by status.
     pub http_errors: Family<Answer, Counter>,
-    /// Requests that were not sent by their first connection and were sent by another.
-    pub resent: Counter,
-    /// Instances that were taken out because they failed more than their peers.
-    pub ejections: Counter,
-    /// Calls that found no instance that could be reached.
-    pub no_endpoints: Counter,
+    /// Requests that nobody had begun with and that were sent again, by dependency.
+    pub resent: Family<Dependency, Counter>,
+    /// Instances that were taken out because they failed more than their peers, by dependency.
+    pub ejections: Family<Dependency, Counter>,
+    /// Calls that found no instance that could be reached, by dependency.
+    pub no_endpoints: Family<Dependency, Counter>,
     /// Attempts after the first, by dependency.
     pub retries: Family<Dependency, Counter>,
+    /// Attempts that were not made because the budget was empty, by dependency.
+    pub retries_refused: Family<Dependency, Counter>,
     /// Attempts beside a slow one, by dependency.
     pub hedges: Family<Dependency, Counter>,
     /// Calls that were refused here, by dependency and reason.
@@ -100,10 +102,11 @@ impl Metrics {
             client_calls: Family::new_with_constructor(seconds),
             http_requests: Family::new_with_constructor(seconds),
             http_errors: Family::default(),
-            resent: Counter::default(),
-            ejections: Counter::default(),
-            no_endpoints: Counter::default(),
+            resent: Family::default(),
+            ejections: Family::default(),
+            no_endpoints: Family::default(),
             retries: Family::default(),
+            retries_refused: Family::default(),
             hedges: Family::default(),
             refused: Family::default(),
             degraded: Family::default(),
@@ -185,6 +188,11 @@ impl Metrics {
     /// Those of what calls meet going out.
     fn register_client(&self, registry: &mut Registry) {
         registry.register(names::RETRIES, "Attempts after the first", self.retries.clone());
+        registry.register(
+            names::RETRIES_REFUSED,
+            "Attempts that no budget paid for",
+            self.retries_refused.clone(),
+        );
         registry.register(names::HEDGES, "Attempts beside a slow one", self.hedges.clone());
         registry.register(names::REFUSED, "Calls refused before sending", self.refused.clone());
         registry.register(names::DEGRADED, "Answers without a dependency", self.degraded.clone());

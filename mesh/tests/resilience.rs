@@ -14,7 +14,7 @@ use std::{
 use mesh::{
     App, Channel, Config, Ctx, Policy, Within as _,
     client::{
-        Hedge, Verdict,
+        Allowance, Hedge, Verdict,
         backoff::Backoff,
         breaker::{Rule, Share, State},
         judge,
@@ -215,6 +215,64 @@ async fn a_second_attempt_that_is_answered_is_the_answer() {
     assert_eq!(peer.asked(), 2);
 }
 
+/// Says of so many streams that it has not begun with them, and answers all others. Gives what each
+/// said of attempts before it.
+async fn refuses_first(bound: std::net::TcpListener, first: usize, heads: Heads) {
+    bound.set_nonblocking(true).unwrap();
+    let listener = tokio::net::TcpListener::from_std(bound).unwrap();
+    let mut refused = 0;
+    while let Ok((io, _)) = listener.accept().await {
+        let mut h2 = h2::server::handshake(io).await.unwrap();
+        while let Some(Ok((request, mut respond))) = h2.accept().await {
+            let before = request.headers().get("grpc-previous-rpc-attempts").cloned();
+            heads.lock().unwrap().push(before);
+            if refused < first {
+                refused += 1;
+                respond.send_reset(h2::Reason::REFUSED_STREAM);
+                continue;
+            }
+            let mut body = respond.send_response(http::Response::new(()), false).unwrap();
+            body.send_data(bytes::Bytes::from_static(&[0; 5]), false).unwrap();
+            let status = ("grpc-status".parse().unwrap(), "0".parse().unwrap());
+            body.send_trailers([status].into_iter().collect()).unwrap();
+        }
+    }
+}
+
+type Heads = Arc<Mutex<Vec<Option<http::HeaderValue>>>>;
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "ends with the runtime of the test")]
+async fn what_nobody_has_begun_goes_on_although_nothing_is_tried_again() {
+    let bound = Bound::free().unwrap().listen;
+    let port = bound.local_addr().unwrap().port();
+    let heads = Heads::default();
+    tokio::spawn(refuses_first(bound, 2, Arc::clone(&heads)));
+    let channel = testing::channel_to("hesitant", port).with(Policy::external());
+    in_call().scope(write(&channel)).await.expect("the third time it begins");
+    // Nor was it an attempt, that whoever is below would have to know of.
+    assert_eq!(*heads.lock().unwrap(), [None, None, None]);
+    let metrics = mesh::telemetry::metrics().encode();
+    assert!(metrics.contains("mesh_resent_total{dependency=\"hesitant\"} 2"), "{metrics}");
+    assert!(!metrics.contains("mesh_retries_total{dependency=\"hesitant\"}"), "{metrics}");
+}
+
+#[tokio::test]
+async fn attempts_that_no_budget_pays_for_are_counted() {
+    let peer = Peer::new([], Act::Fail(Code::Unavailable));
+    let service = TokensServiceServer::new(Served(Arc::clone(&peer)));
+    let budget = Allowance::Share { percent: 0, per_second: 0 };
+    let channel = testing::channel_named("poor", Routes::new(service)).unwrap();
+    let channel = channel.with(Policy { budget, ..unbroken() });
+    for _ in 0..2 {
+        in_call().scope(read(&channel)).await.expect_err("it fails");
+    }
+    assert_eq!(peer.asked(), 2);
+    let metrics = mesh::telemetry::metrics().encode();
+    let refused = "mesh_retries_refused_total{dependency=\"poor\"} 2";
+    assert!(metrics.contains(refused), "{metrics}");
+}
+
 #[tokio::test]
 async fn what_may_not_be_repeated_and_what_is_an_answer_is_sent_once() {
     let peer = Peer::new([], Act::Fail(Code::Unavailable));
@@ -331,6 +389,33 @@ async fn the_call_after_the_last_place_is_refused_and_was_not_sent() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_given_up_by_who_made_it_is_counted_as_cancelled() {
+    // A method of its own: metrics are those of the process.
+    let peer = Peer::new([Act::Answer, Act::Hang], Act::Answer);
+    let channel = peer.bare(Policy::default());
+    let mut client = TokensServiceClient::new(channel);
+    let mut revoke =
+        async || in_call().scope(client.revoke_token(RevokeTokenRequest::default())).await;
+    revoke().await.expect("it answers");
+    peer.rang.notified().await;
+    let count = |code: &str| {
+        let series = format!(
+            "rpc_client_call_duration_seconds_count{{rpc_method=\"\
+             ordermesh.auth.v1.TokensService/RevokeToken\",rpc_response_status_code=\"{code}\"}} "
+        );
+        let metrics = mesh::telemetry::metrics().encode();
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&series).map(str::to_owned));
+        line.unwrap_or_default()
+    };
+    assert_eq!((&*count("OK"), &*count("CANCELLED")), ("1", ""));
+    tokio::select! {
+        answer = revoke() => panic!("it hangs, not {answer:?}"),
+        () = peer.rang.notified() => {}
+    }
+    assert_eq!((&*count("OK"), &*count("CANCELLED")), ("1", "1"));
+}
+
+#[tokio::test]
 async fn a_breaker_opens_refuses_and_closes_by_its_probes() {
     let peer = Peer::new(vec![Act::Fail(Code::Internal); 5], Act::Answer);
     let rule = Rule { ramp: Duration::ZERO, ..exact(200 * MS) };
@@ -351,6 +436,32 @@ async fn a_breaker_opens_refuses_and_closes_by_its_probes() {
     assert_eq!(*state.borrow_and_update(), State::HalfOpen);
     in_call().scope(write(&channel)).await.expect("a probe");
     assert_eq!(*state.borrow_and_update(), State::Closed);
+}
+
+#[tokio::test]
+async fn calls_that_are_kept_apart_are_told_apart() {
+    let sick = Peer::new([], Act::Fail(Code::Internal));
+    let service = TokensServiceServer::new(Served(Arc::clone(&sick)));
+    let channel = testing::channel_named("parted", Routes::new(service)).unwrap();
+    let views = channel.apart("views");
+    for _ in 0..5 {
+        in_call().scope(write(&views)).await.expect_err("it fails");
+    }
+    let status = in_call().scope(write(&views)).await.expect_err("open");
+    assert_eq!(reason(&status), "CIRCUIT_OPEN");
+    // Errors and what is done without it know the callee alone.
+    assert!(!format!("{status:?}").contains("parted/views"), "{status:?}");
+    let metrics = mesh::telemetry::metrics().encode();
+    let open = "mesh_breaker_state{dependency=\"parted/views\",method=\"\"} 2";
+    assert!(metrics.contains(open), "{metrics}");
+    assert!(!metrics.contains("mesh_breaker_state{dependency=\"parted\""), "{metrics}");
+    let all = mesh::client::view();
+    let state = |name| {
+        let one = all.as_array().unwrap().iter().find(|one| one["name"] == name).unwrap();
+        one["breaker"]["state"].clone()
+    };
+    assert_eq!((state("parted"), state("parted/views")), ("closed".into(), "open".into()));
+    in_call().scope(write(&channel)).await.expect_err("it fails, and is asked");
 }
 
 #[tokio::test]

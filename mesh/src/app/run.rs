@@ -3,9 +3,11 @@
 use std::{future::Future, pin::Pin, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
+use clap::error::ErrorKind;
 
 use super::{App, Ended, settings};
 use crate::{
+    Policy,
     config::{Config, Flavour, Wrong},
     store, telemetry,
 };
@@ -27,13 +29,30 @@ where
     F: FnOnce(C) -> R,
     R: Future<Output = anyhow::Result<App>>,
 {
+    run_beside(|_config: &C| Vec::new(), app)
+}
+
+/// The same for a process that calls others outside of the mesh: `outside` says whom, and under
+/// which policies, before `app` hands these to [`App::outside`].
+pub fn run_beside<C, O, F, R>(outside: O, app: F) -> ExitCode
+where
+    C: clap::Parser + AsRef<Config>,
+    O: FnOnce(&C) -> Vec<(&'static str, Policy)>,
+    F: FnOnce(C) -> R,
+    R: Future<Output = anyhow::Result<App>>,
+{
     let matches = C::command().get_matches();
     let config = C::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let shared = config.as_ref().clone();
+    let outside = outside(&config);
+    if let Some(wrong) = settings::idle(&shared.dependencies, &outside) {
+        C::command().error(ErrorKind::ValueValidation, wrong).exit();
+    }
     if shared.print_config {
         #[expect(clippy::print_stdout, reason = "that is what was asked for")]
         {
-            println!("{:#}", settings::told(&C::command(), &matches, &shared.dependencies));
+            let told = settings::told(&C::command(), &matches, &shared.dependencies, outside);
+            println!("{told:#}");
         }
         return ExitCode::SUCCESS;
     }

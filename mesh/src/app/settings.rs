@@ -3,11 +3,22 @@
 use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
 use serde_json::{Map, Value, json};
 
-use crate::client::{Dependency, Override};
+use crate::{
+    Policy,
+    client::{Dependency, Override},
+};
+
+/// Who is called outside of the mesh, and how unless an operator says otherwise.
+pub(super) type Outside = Vec<(&'static str, Policy)>;
 
 /// Every setting of `command` with its value and where that comes from, and how dependencies are
 /// called.
-pub(super) fn told(command: &Command, matches: &ArgMatches, overrides: &[Override]) -> Value {
+pub(super) fn told(
+    command: &Command,
+    matches: &ArgMatches,
+    overrides: &[Override],
+    outside: Outside,
+) -> Value {
     let settings = command.get_arguments().filter_map(|arg| {
         let name =
             arg.get_long().filter(|name| !["help", "version", "print-config"].contains(name));
@@ -18,7 +29,25 @@ pub(super) fn told(command: &Command, matches: &ArgMatches, overrides: &[Overrid
     for name in Dependency::names(overrides) {
         dependencies.insert(name.to_owned(), Dependency::of(overrides, name).told());
     }
+    for (name, policy) in outside {
+        let policy = Dependency::outside(overrides, name, policy);
+        dependencies.insert(name.to_owned(), Dependency::told_of_outside(&policy));
+    }
     json!({ "settings": settings.collect::<Map<_, _>>(), "dependencies": dependencies })
+}
+
+/// What is wrong with what is said of those outside: it would change nothing.
+pub(super) fn idle(overrides: &[Override], outside: &Outside) -> Option<String> {
+    outside.iter().find_map(|(name, _)| {
+        let idle = Dependency::idle(overrides, name);
+        (!idle.is_empty()).then(|| {
+            format!(
+                "--dependency: {name} is outside of the mesh and asked once, at one address; this \
+                 changes nothing there: {}",
+                idle.join(", ")
+            )
+        })
+    })
 }
 
 fn setting(arg: &Arg, matches: &ArgMatches) -> Value {
@@ -66,7 +95,8 @@ mod tests {
         let matches = Process::command().try_get_matches_from(flags).expect("flags");
         let process = Process::from_arg_matches(&matches).expect("settings");
         assert!(process.database_url.contains("secret"));
-        let told = told(&Process::command(), &matches, &process.mesh.dependencies);
+        let overrides = &process.mesh.dependencies;
+        let told = told(&Process::command(), &matches, overrides, Vec::new());
         let settings = &told["settings"];
         assert_eq!(
             settings["drain"],
@@ -80,5 +110,25 @@ mod tests {
         assert_eq!(told["dependencies"]["*"]["breaker"], "off");
         assert_eq!(told["dependencies"]["users"]["retry"]["times"], 0);
         assert_eq!(told["dependencies"]["users"]["breaker"], "off");
+    }
+
+    #[test]
+    fn who_is_outside_is_told_as_it_is_called_and_nothing_idle_is_said_of_it() {
+        let matches = Process::command().try_get_matches_from(["p"]).expect("flags");
+        let outside = || vec![("psp", Policy::external())];
+        let told_with = |said: &[&str]| {
+            let overrides: Vec<Override> = said.iter().map(|it| it.parse().expect(it)).collect();
+            let told = told(&Process::command(), &matches, &overrides, outside());
+            (told["dependencies"]["psp"].clone(), idle(&overrides, &outside()))
+        };
+        let (psp, wrong) = told_with(&[]);
+        assert_eq!((&psp["timeout_ms"], &psp["outside"]), (&json!(3_000), &json!(true)));
+        assert_eq!((psp.get("retry"), wrong), (None, None));
+        let (psp, wrong) = told_with(&["*.retries=1", "psp.breaker=off", "psp.longest=9s"]);
+        assert_eq!((&psp["timeout_ms"], &psp["breaker"]), (&json!(3_000), &json!("off")));
+        assert_eq!((&psp["longest_ms"], wrong), (&json!(9_000), None));
+        let (_, wrong) = told_with(&["psp.retries=1", "psp.hedge=on"]);
+        let wrong = wrong.expect("they change nothing");
+        assert!(wrong.contains("psp") && wrong.contains("retries, hedge"), "{wrong}");
     }
 }

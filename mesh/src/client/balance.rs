@@ -104,6 +104,13 @@ impl Load {
         self.update(at, |_| latency);
     }
 
+    /// Takes in that an answer would have taken longer than this.
+    pub(super) fn outlasted(&self, latency: Duration, at: Duration) {
+        if latency > self.latency(at) {
+            self.observe(latency, at);
+        }
+    }
+
     /// Takes a hard failure in. Without the penalty the instance that fails fastest would look
     /// best of all.
     pub(super) fn fail(&self, latency: Duration, at: Duration) {

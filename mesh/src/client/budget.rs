@@ -1,9 +1,12 @@
-//! How much may be sent beyond the calls themselves: retries, hedges and reconnects together.
+//! How much may be sent beyond the calls themselves: retries and hedges together.
 //!
 //! One budget per dependency. It is what keeps a dependency that is down from being asked many
 //! times as often as one that is up.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -47,14 +50,15 @@ pub(super) struct Budget {
 struct Spending {
     /// Thousandths of tokens.
     tokens: u64,
-    empty: bool,
+    /// Since when it is known that nothing is left; forgotten when enough has come back.
+    said: Option<Instant>,
 }
 
 /// Whether something more may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Spent {
     Paid,
-    /// Nothing is left, for the first time since something was.
+    /// Nothing is left, for the first time since enough was.
     Emptied,
     /// Nothing is left.
     Empty,
@@ -62,6 +66,9 @@ pub(super) enum Spent {
 
 /// One token, in thousandths.
 const TOKEN: u64 = 1_000;
+/// That a budget is empty is said again this much later, if it had more than half of what it may
+/// have meanwhile: one that every tenth call pays for is empty after each of them.
+const QUIET: Duration = Duration::from_secs(SECONDS as u64);
 
 // === impl Allowance ===
 
@@ -88,7 +95,7 @@ impl Budget {
             Allowance::Share { .. } => 0,
             Allowance::Tokens { max, .. } => u64::from(max) * TOKEN,
         };
-        let spending = Mutex::new(Spending { tokens, empty: false });
+        let spending = Mutex::new(Spending { tokens, said: None });
         Self { allowance, born: now, window: Window::new(), spending }
     }
 
@@ -113,11 +120,16 @@ impl Budget {
     pub(super) fn spend(&self, now: Instant) -> Spent {
         let mut spending = self.spending.lock().unwrap_or_else(PoisonError::into_inner);
         let tick = self.tick(now);
-        if self.left_of(&spending, tick) == 0 {
-            let first = !std::mem::replace(&mut spending.empty, true);
+        let (left, most) = self.left_of(&spending, tick);
+        let quiet = |said| now.saturating_duration_since(said) >= QUIET;
+        if left * 2 > most && spending.said.is_some_and(quiet) {
+            spending.said = None;
+        }
+        if left == 0 {
+            let first = spending.said.is_none();
+            spending.said.get_or_insert(now);
             return if first { Spent::Emptied } else { Spent::Empty };
         }
-        spending.empty = false;
         self.window.add(tick, super::window::Counts { all: 0, some: 1 });
         Spent::Paid
     }
@@ -125,18 +137,21 @@ impl Budget {
     /// How many attempts it would pay for.
     pub(super) fn left(&self, now: Instant) -> u64 {
         let spending = self.spending.lock().unwrap_or_else(PoisonError::into_inner);
-        self.left_of(&spending, self.tick(now))
+        self.left_of(&spending, self.tick(now)).0
     }
 
-    fn left_of(&self, spending: &Spending, tick: u64) -> u64 {
+    /// What is left, and what it is at most.
+    fn left_of(&self, spending: &Spending, tick: u64) -> (u64, u64) {
         match self.allowance {
             Allowance::Share { percent, per_second } => {
                 let counts = self.window.sum(tick);
                 let beside = u64::from(per_second) * SECONDS as u64;
-                (counts.all * u64::from(percent) / 100 + beside).saturating_sub(counts.some)
+                let most = counts.all * u64::from(percent) / 100 + beside;
+                (most.saturating_sub(counts.some), most)
             }
             Allowance::Tokens { max, .. } => {
-                spending.tokens.saturating_sub(u64::from(max) * TOKEN / 2).div_ceil(TOKEN)
+                let half = u64::from(max) * TOKEN / 2;
+                (spending.tokens.saturating_sub(half).div_ceil(TOKEN), half.div_ceil(TOKEN))
             }
         }
     }
@@ -183,18 +198,43 @@ mod tests {
 
     #[test]
     fn it_says_once_that_it_is_empty() {
-        let now = Instant::now();
-        let budget = Budget::new(Allowance::Share { percent: 0, per_second: 0 }, now);
-        assert_eq!(budget.spend(now), Spent::Emptied);
-        assert_eq!(budget.spend(now), Spent::Empty);
-        (0..10).for_each(|_| budget.call(now));
-        let budget = Budget::new(Allowance::Share { percent: 10, per_second: 0 }, now);
-        (0..10).for_each(|_| budget.call(now));
-        for _ in 0..2 {
-            assert_eq!(budget.spend(now), Spent::Paid);
-            assert_eq!(budget.spend(now), Spent::Emptied);
-            (0..10).for_each(|_| budget.call(now));
+        let born = Instant::now();
+        let budget = Budget::new(Allowance::Share { percent: 0, per_second: 0 }, born);
+        assert_eq!(budget.spend(born), Spent::Emptied);
+        assert_eq!(budget.spend(born + 60 * SECOND), Spent::Empty);
+        // A hundred calls a second, and each wants more: every tenth is paid for.
+        for allowance in [Allowance::Share { percent: 10, per_second: 0 }, Allowance::default()] {
+            let budget = Budget::new(allowance, born);
+            let mut said = Vec::new();
+            let outage = |from: u32, said: &mut Vec<u32>| {
+                for call in from * 100..(from + 60) * 100 {
+                    let now = born + SECOND / 100 * call;
+                    budget.call(now);
+                    if budget.spend(now) == Spent::Emptied {
+                        said.push(call / 100);
+                    }
+                }
+            };
+            outage(0, &mut said);
+            assert_eq!(said.len(), 1, "{allowance:?}: {said:?}");
+            // It has been well since, and fails again.
+            outage(300, &mut said);
+            assert_eq!(said.len(), 2, "{allowance:?}: {said:?}");
         }
+    }
+
+    #[test]
+    fn a_budget_of_tokens_says_so_every_ten_seconds_at_most() {
+        let born = Instant::now();
+        let budget = Budget::new(Allowance::tokens(), born);
+        let mut said = 0;
+        for millis in 0..60_000_u32 {
+            let now = born + SECOND / 1_000 * millis;
+            // Again and again it is empty for 50 ms, and then full.
+            budget.ended(millis % 500 < 50);
+            said += u32::from(budget.spend(now) == Spent::Emptied);
+        }
+        assert!((2..=6).contains(&said), "{said}");
     }
 
     #[test]
@@ -209,7 +249,7 @@ mod tests {
         assert_eq!(budget.spend(now), Spent::Paid, "5.1 of 10 are left");
         (0..1_000).for_each(|_| budget.ended(false));
         (0..5).for_each(|_| budget.ended(true));
-        assert_eq!(budget.spend(now), Spent::Emptied, "never more than 10");
+        assert_ne!(budget.spend(now), Spent::Paid, "never more than 10");
     }
 
     proptest! {

@@ -99,6 +99,7 @@ pub(super) fn call(
             ctx: ctx.clone(),
             started,
             ends,
+            over: false,
         };
         // What cannot be over in time is not begun: at the callee it would only cost.
         let least = method.latency.least(started).unwrap_or_default();
@@ -151,10 +152,14 @@ impl Call {
         async move {
             let mut tried = Tried::by(self.repeatable);
             let mut before: Option<Box<Ended>> = None;
-            let mut number = 1;
+            let (mut number, mut resent) = (1, 0);
             loop {
                 let came = match self.hedge(number, &kept) {
-                    Some(after) => Box::pin(self.hedged(after, &mut kept, &mut tried)).await,
+                    Some(after) => {
+                        let hedged = Box::pin(self.hedged(after, &mut kept, &mut tried)).await;
+                        number = hedged.1;
+                        hedged.0
+                    }
                     None => {
                         let mut request = kept.request();
                         self.attempt(number, &mut request, &mut tried, now).await
@@ -176,7 +181,7 @@ impl Call {
                     kept.put_back(unsent);
                 }
                 let unsent = ended.end == End::Unsent;
-                let next = self.next(number, &ended, &kept);
+                let next = self.next((number, resent), &ended, &kept);
                 // What was sent before may have been carried out: that it was is not hidden.
                 let ended = match before {
                     Some(before) if before.begun && !ended.begun => before,
@@ -185,17 +190,22 @@ impl Call {
                 let Next::Attempt(wait) = next else {
                     return self.over(*ended, number, watch);
                 };
-                // What was not begun costs nobody anything.
-                if !unsent && !self.callee.spend() {
-                    // Nor should anybody above pay for it: budgets would add up from hop to hop.
-                    self.ctx.note_retried();
-                    return self.over(*ended, number, watch);
+                if unsent {
+                    // What was not begun costs nobody anything, and was no attempt.
+                    resent += 1;
+                    callee::count(&telemetry::metrics().resent, &self.callee.name);
+                } else {
+                    if !self.callee.spend() {
+                        // Nor should anybody above pay for it: budgets would add up from hop to hop.
+                        self.ctx.note_retried();
+                        return self.over(*ended, number, watch);
+                    }
+                    number += 1;
+                    callee::count(&telemetry::metrics().retries, &self.callee.name);
                 }
-                callee::count(&telemetry::metrics().retries, &self.callee.name);
-                self.span.retried(number + 1, telemetry::code(ended.code));
+                self.span.retried(number, telemetry::code(ended.code));
                 tokio::time::sleep(wait).await;
                 before = Some(ended);
-                number += 1;
                 now = clock::instant();
             }
         }
@@ -302,11 +312,14 @@ impl Call {
         Box::new(Ended { response, code, end, begun, pushback, unsent: None })
     }
 
-    /// What follows an attempt that ended.
-    fn next(&self, number: u32, ended: &Ended, kept: &Kept) -> Next {
+    /// What follows an attempt that ended, of a call that went on so often before because nobody
+    /// had begun with it.
+    fn next(&self, (attempt, resent): (u32, u32), ended: &Ended, kept: &Kept) -> Next {
         let now = clock::instant();
         let failed = Failed {
-            attempt: number,
+            attempt,
+            resent,
+            instances: self.callee.endpoints.count(),
             inherited: self.ctx.attempt(),
             again: ended.end.outcome().again,
             idempotent: self.method.facts.idempotent,

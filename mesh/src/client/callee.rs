@@ -10,6 +10,7 @@ use super::{
     breaker::{Breaker, State, Told},
     budget::{Budget, Spent},
     bulkhead::{Bulkhead, Full, Place},
+    dependency::Dependency,
     endpoint::Endpoints,
     latency::Latency,
     methods::{Facts, Methods},
@@ -20,7 +21,7 @@ use crate::{
     ByName,
     auth::SignIn,
     clock,
-    telemetry::{self, Breaker as Label, Call, Dependency, Spans, names},
+    telemetry::{self, Breaker as Label, Call, Spans, names},
 };
 
 /// How many methods that the contract does not know are told apart.
@@ -29,12 +30,14 @@ const UNKNOWN_MAX: usize = 64;
 /// One dependency, called under one policy.
 #[derive(Debug)]
 pub(super) struct Callee {
-    /// What logs and errors call it.
+    /// What errors and the counts of its calls call it.
     pub(super) name: Arc<str>,
+    /// What logs, views and breakers call it: with the part of its calls that is kept apart.
+    pub(super) label: Arc<str>,
     pub(super) endpoints: Arc<Endpoints>,
     pub(super) sign_in: SignIn,
     pub(super) facts: Arc<Methods>,
-    pub(super) policy: Policy,
+    pub(super) calls: Dependency,
     /// Of the methods that have few calls.
     pub(super) shared: Arc<Breaker>,
     pub(super) budget: Budget,
@@ -73,14 +76,14 @@ static ALL: Mutex<Vec<Weak<Callee>>> = Mutex::new(Vec::new());
 
 impl Callee {
     pub(super) fn new(
-        name: Arc<str>,
+        (name, label): (Arc<str>, Arc<str>),
         endpoints: Arc<Endpoints>,
         sign_in: SignIn,
         facts: Arc<Methods>,
-        policy: Policy,
+        calls: Dependency,
     ) -> Arc<Self> {
-        let now = clock::instant();
-        let told = Told { dependency: Arc::clone(&name), method: "".into(), tell };
+        let (now, policy) = (clock::instant(), &calls.policy);
+        let told = Told { dependency: Arc::clone(&label), method: "".into(), tell };
         let callee = Arc::new(Self {
             shared: Breaker::new(policy.breaker, told, now),
             budget: Budget::new(policy.budget, now),
@@ -90,10 +93,11 @@ impl Callee {
             methods: ArcSwap::default(),
             adding: Mutex::new(()),
             name,
+            label,
             endpoints,
             sign_in,
             facts,
-            policy,
+            calls,
         });
         let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|one| one.strong_count() > 0);
@@ -158,15 +162,15 @@ impl Callee {
 
     /// Pays for one attempt more, and says so once when nothing is left.
     pub(super) fn spend(&self) -> bool {
-        match self.budget.spend(clock::instant()) {
-            Spent::Paid => true,
-            Spent::Empty => false,
-            Spent::Emptied => {
-                let callee = &self.name;
-                tracing::warn!(callee = &**callee, "no more retries of calls to {callee} for now");
-                false
-            }
+        let spent = self.budget.spend(clock::instant());
+        if spent == Spent::Emptied {
+            let callee = &self.label;
+            tracing::warn!(callee = &**callee, "no more retries of calls to {callee} for now");
         }
+        if spent != Spent::Paid {
+            count(&telemetry::metrics().retries_refused, &self.name);
+        }
+        spent == Spent::Paid
     }
 }
 
@@ -175,8 +179,8 @@ impl Callee {
 impl Method {
     fn new(callee: &Callee, name: &str, facts: Facts) -> Self {
         let name: Arc<str> = name.into();
-        let policy = callee.policy.of(&name).clone();
-        let told = Told { dependency: Arc::clone(&callee.name), method: Arc::clone(&name), tell };
+        let policy = callee.calls.policy.of(&name).clone();
+        let told = Told { dependency: Arc::clone(&callee.label), method: Arc::clone(&name), tell };
         let labels = Call { rpc_method: name.to_string(), rpc_response_status_code: "OK" };
         let calls = &telemetry::metrics().client_calls;
         Self {
@@ -210,10 +214,10 @@ pub(super) fn tell(told: &Told, state: State) {
 /// Counts something that happened to calls of a dependency.
 pub(super) fn count(
     counter: &prometheus_client::metrics::family::Family<
-        Dependency,
+        telemetry::Dependency,
         prometheus_client::metrics::counter::Counter,
     >,
     dependency: &str,
 ) {
-    counter.get_or_create(&Dependency { dependency: dependency.to_owned() }).inc();
+    counter.get_or_create(&telemetry::Dependency { dependency: dependency.to_owned() }).inc();
 }

@@ -2,7 +2,7 @@
 //!
 //! One flag, `--dependency NAME.SETTING=VALUE`, says it all; `--print-config` shows what came of it.
 
-use std::{ops::RangeInclusive, str::FromStr, time::Duration};
+use std::{ops::RangeInclusive, str::FromStr, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -32,6 +32,8 @@ pub struct Override {
 pub(crate) struct Dependency {
     pub(super) policy: Policy,
     pub(super) balance: Balance,
+    /// What is said of it, which counts more than any policy of its caller.
+    pub(super) said: Arc<[Override]>,
 }
 
 /// A setting with its value.
@@ -47,6 +49,9 @@ enum Setting {
     Throttle(bool),
     Balance(Balance),
 }
+
+/// What is told of somebody outside.
+const OUTSIDE: [&str; 5] = ["timeout_ms", "longest_ms", "places", "queue_timeout_ms", "breaker"];
 
 /// A breaker by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,38 +91,91 @@ impl FromStr for Override {
     }
 }
 
+// === impl Override ===
+
+impl Override {
+    fn is_of(&self, name: &str) -> bool {
+        self.name.as_deref() == Some(name)
+    }
+
+    /// Whether it changes anything for somebody outside of the mesh: who has one address and no
+    /// methods, and is asked once.
+    fn reaches_outside(&self) -> bool {
+        use Setting as S;
+        self.method.is_none()
+            && match self.setting {
+                S::Timeout(_)
+                | S::Longest(_)
+                | S::Places(_)
+                | S::QueueTimeout(_)
+                | S::Breaker(_) => true,
+                S::Retries(_) | S::Hedge(_) | S::Throttle(_) | S::Balance(_) => false,
+            }
+    }
+}
+
 // === impl Dependency ===
 
 impl Dependency {
     /// How `name` is called: what is said of all, then what is said of it, then of its methods.
     /// Of two that say the same of the same, the later counts.
     pub(crate) fn of(overrides: &[Override], name: &str) -> Self {
-        let mut calls = Self::default();
-        let all = overrides.iter().filter(|it| it.name.is_none());
-        let own = || overrides.iter().filter(|it| it.name.as_deref() == Some(name));
-        let whole = all.chain(own()).filter(|it| it.method.is_none());
-        for it in whole {
-            it.setting.apply(&mut calls.policy, Some(&mut calls.balance));
-        }
-        for it in own() {
-            let Some(method) = &it.method else { continue };
-            let mut policy = calls.policy.of(method).clone();
-            policy.methods.clear();
-            it.setting.apply(&mut policy, None);
-            calls.policy = std::mem::take(&mut calls.policy).method(method, policy);
+        let about = |it: &&Override| it.name.as_deref().is_none_or(|it| it == name);
+        let mut said: Vec<_> = overrides.iter().filter(about).cloned().collect();
+        // What is said of all comes first, and the rest in the order in which it was said.
+        said.sort_by_key(|it| it.name.is_some());
+        let mut calls = Self { said: said.into(), ..Self::default() };
+        calls.policy = calls.under(Policy::default());
+        for it in calls.said.iter().filter(|it| it.method.is_none()) {
+            if let Setting::Balance(how) = it.setting {
+                calls.balance = how;
+            }
         }
         calls
     }
 
+    /// The same under a policy of its caller: what is said of it counts more.
+    pub(super) fn under(&self, mut policy: Policy) -> Policy {
+        for it in self.said.iter().filter(|it| it.method.is_none()) {
+            it.setting.apply(&mut policy, false);
+            // A method that its caller has a policy for is one of its methods, too.
+            for (_, of_method) in &mut policy.methods {
+                it.setting.apply(of_method, false);
+            }
+        }
+        for it in self.said.iter() {
+            let Some(method) = &it.method else { continue };
+            let mut own = policy.of(method).clone();
+            own.methods.clear();
+            it.setting.apply(&mut own, true);
+            policy = policy.method(method, own);
+        }
+        policy
+    }
+
     /// How `name`, who is outside of the mesh, is called: by `policy`, but for what is said of it.
     /// What is said of all is about callees in the mesh.
-    pub(crate) fn outside(overrides: &[Override], name: &str, policy: Policy) -> Policy {
-        let mut calls = Self { policy, ..Self::default() };
-        let own = overrides.iter().filter(|it| it.name.as_deref() == Some(name));
-        for it in own.filter(|it| it.method.is_none()) {
-            it.setting.apply(&mut calls.policy, Some(&mut calls.balance));
+    pub(crate) fn outside(overrides: &[Override], name: &str, mut policy: Policy) -> Policy {
+        for it in overrides.iter().filter(|it| it.is_of(name) && it.reaches_outside()) {
+            it.setting.apply(&mut policy, false);
         }
-        calls.policy
+        policy
+    }
+
+    /// What is said of `name`, who is outside of the mesh, and changes nothing there.
+    pub(crate) fn idle(overrides: &[Override], name: &str) -> Vec<&'static str> {
+        let idle = overrides.iter().filter(|it| it.is_of(name) && !it.reaches_outside());
+        idle.map(|it| if it.method.is_some() { "a method" } else { it.setting.name() }).collect()
+    }
+
+    /// The settings in effect of somebody outside.
+    pub(crate) fn told_of_outside(policy: &Policy) -> Value {
+        let mut told = told(policy);
+        if let Some(told) = told.as_object_mut() {
+            told.retain(|name, _| OUTSIDE.contains(&name.as_str()));
+        }
+        told["outside"] = true.into();
+        told
     }
 
     /// All settings in effect.
@@ -187,23 +245,34 @@ impl Setting {
         })
     }
 
-    /// Takes the place of what was said before; without `balance` it is about a method.
-    fn apply(self, policy: &mut Policy, balance: Option<&mut Balance>) {
+    /// Takes the place of what was said before, for a method alone or for all of them.
+    fn apply(self, policy: &mut Policy, of_method: bool) {
         match self {
             Self::Timeout(timeout) => policy.timeout = Some(timeout),
             Self::Longest(longest) => policy.longest = Some(longest),
             Self::Retries(retries) => policy.backoff.retries = retries,
-            Self::Places(places) if balance.is_none() => policy.method_bulkhead = Some(places),
+            Self::Places(places) if of_method => policy.method_bulkhead = Some(places),
             Self::Places(places) => policy.bulkhead = places,
             Self::QueueTimeout(timeout) => policy.queue_timeout = timeout,
             Self::Breaker(preset) => policy.breaker = preset.rule(),
             Self::Hedge(on) => policy.hedge = on.then(Hedge::default),
             Self::Throttle(on) => policy.throttle = on,
-            Self::Balance(how) => {
-                if let Some(balance) = balance {
-                    *balance = how;
-                }
-            }
+            Self::Balance(_) => {}
+        }
+    }
+
+    /// As flags give it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Timeout(_) => "timeout",
+            Self::Longest(_) => "longest",
+            Self::Retries(_) => "retries",
+            Self::Places(_) => "places",
+            Self::QueueTimeout(_) => "queue-timeout",
+            Self::Breaker(_) => "breaker",
+            Self::Hedge(_) => "hedge",
+            Self::Throttle(_) => "throttle",
+            Self::Balance(_) => "balance",
         }
     }
 }
@@ -385,6 +454,39 @@ mod tests {
         let policy = Dependency::outside(&overrides, "psp", Policy::external());
         let breaker = breaker::opossum_10s();
         assert_eq!(policy, Policy { breaker, bulkhead: 7, ..Policy::external() });
+    }
+
+    #[test]
+    fn what_changes_nothing_outside_is_known_and_not_told() {
+        let said = [
+            "*.retries=1",
+            "psp.places=7",
+            "psp.retries=0",
+            "psp/a.B/C.places=1",
+            "psp.balance=p2c",
+        ];
+        let overrides: Vec<Override> = said.iter().map(|it| it.parse().expect(it)).collect();
+        assert_eq!(Dependency::idle(&overrides, "psp"), ["retries", "a method", "balance"]);
+        let policy = Dependency::outside(&overrides, "psp", Policy::external());
+        let told = Dependency::told_of_outside(&policy);
+        assert_eq!((&told["timeout_ms"], &told["places"]), (&json!(3_000), &json!(7)));
+        assert!(told.get("retry").is_none(), "{told}");
+    }
+
+    #[test]
+    fn what_is_said_of_a_dependency_counts_more_than_the_policy_of_its_caller() {
+        let said = format!("orders/{QUOTE}.retries=5");
+        let orders = of(&["orders.timeout=2s", &said], "orders");
+        let own =
+            Policy { bulkhead: 9, timeout: Some(Duration::from_secs(7)), ..Policy::default() };
+        let theirs = Policy { longest: Some(Duration::from_secs(9)), ..own.clone() };
+        let policy = orders.under(own.method("a.B/C", theirs));
+        assert_eq!((policy.bulkhead, policy.timeout), (9, Some(Duration::from_secs(2))));
+        let theirs = policy.of("a.B/C");
+        let (longest, timeout) = (Some(Duration::from_secs(9)), Some(Duration::from_secs(2)));
+        assert_eq!((theirs.longest, theirs.timeout), (longest, timeout));
+        let quote = policy.of(QUOTE);
+        assert_eq!((quote.backoff.retries, quote.bulkhead, quote.timeout), (5, 9, timeout));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tokio_util::sync::DropGuard;
 
 use super::{
     balance::Balance,
-    connect,
+    callee, connect,
     http2::{Incoming, Lost},
     long,
     outgoing::Outgoing,
@@ -126,7 +126,7 @@ impl Endpoints {
                 tried.begin(&pick);
                 match pick.send(request, (found, ends)).await {
                     Ok(response) => return Ok((response, pick)),
-                    Err(lost) => unsent(lost, pick, request, tried, &mut back)?,
+                    Err(lost) => self.set.unsent(lost, pick, request, (tried, &mut back))?,
                 }
             }
             now = clock::instant();
@@ -163,9 +163,14 @@ impl Endpoints {
             // To open one may have taken a while.
             match pick.send(request, (clock::instant(), ends)).await {
                 Ok(response) => return Ok((response, pick)),
-                Err(lost) => unsent(lost, pick, request, tried, &mut back)?,
+                Err(lost) => self.set.unsent(lost, pick, request, (tried, &mut back))?,
             }
         }
+    }
+
+    /// How many instances there are to ask.
+    pub(super) fn count(&self) -> usize {
+        self.set.count()
     }
 
     /// How many instances are in which state.
@@ -184,31 +189,35 @@ impl Endpoints {
     }
 }
 
-/// What it means that there is no answer; nothing, if the request is still there and may go on.
-fn unsent(
-    lost: Lost,
-    pick: Pick,
-    request: &mut Option<Request<Outgoing>>,
-    tried: &mut Tried,
-    back: &mut Tried,
-) -> Result<(), SendError> {
-    match lost {
-        Lost::Broken(error) => return Err(SendError::Broken { pick, error }),
-        Lost::NotBegun => {
-            tried.undo();
-            return Err(SendError::Refused);
+// === impl Set ===
+
+impl set::Set {
+    /// What it means that there is no answer; nothing, if the request is still there and may go on.
+    fn unsent(
+        &self,
+        lost: Lost,
+        pick: Pick,
+        request: &mut Option<Request<Outgoing>>,
+        (tried, back): (&mut Tried, &mut Tried),
+    ) -> Result<(), SendError> {
+        match lost {
+            Lost::Broken(error) => return Err(SendError::Broken { pick, error }),
+            Lost::NotBegun => {
+                tried.undo();
+                return Err(SendError::Refused);
+            }
+            Lost::Unsent => {}
         }
-        Lost::Unsent => {}
+        pick.retire();
+        tried.undo();
+        if back.has(&pick.instance) {
+            let unsent = request.take().ok_or(SendError::Refused)?;
+            return Err(SendError::Unsent(Box::new(unsent)));
+        }
+        back.begin(&pick);
+        callee::count(&telemetry::metrics().resent, &self.name);
+        Ok(())
     }
-    telemetry::metrics().resent.inc();
-    pick.retire();
-    tried.undo();
-    if back.has(&pick.instance) {
-        let unsent = request.take().ok_or(SendError::Refused)?;
-        return Err(SendError::Unsent(Box::new(unsent)));
-    }
-    back.begin(&pick);
-    Ok(())
 }
 
 /// Gives a request the scheme and the authority of the instance it goes to.
@@ -224,4 +233,4 @@ fn target(request: &mut Option<Request<Outgoing>>, set: &set::Set, pick: &Pick) 
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

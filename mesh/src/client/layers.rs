@@ -58,7 +58,7 @@ struct Nobody;
 
 /// In the order in which a call meets them.
 pub(crate) fn of(channel: &Channel, method: &str) -> anyhow::Result<Vec<Layer>> {
-    let Channel(callee) = channel.apart();
+    let Channel(callee) = channel.apart("layers");
     let method = callee.method(method);
     ensure!(method.facts.unary && method.facts.idempotent, "{} is not plain", method.name);
     let called = Called::after_a_while(callee, method);

@@ -30,7 +30,7 @@ pub struct Policy {
     pub hedge: Option<Hedge>,
     /// When calls are refused because the dependency is sick.
     pub breaker: Rule,
-    /// How much retries, hedges and reconnects may add. Of the dependency: a method has none of
+    /// How much retries and hedges may add. Of the dependency: a method has none of
     /// its own.
     pub budget: Allowance,
     /// How many calls may be under way at the same time. Of the dependency.

@@ -37,6 +37,8 @@ pub(super) struct Watch {
     pub(super) ctx: Ctx,
     pub(super) started: Instant,
     pub(super) ends: Instant,
+    /// Whether its end was recorded.
+    pub(super) over: bool,
 }
 
 pin_project_lite::pin_project! {
@@ -76,7 +78,7 @@ impl Watch {
     }
 
     /// The answer that is over with its head.
-    pub(super) fn ended(self, mut response: Response<Body>, code: Code) -> Response<Body> {
+    pub(super) fn ended(mut self, mut response: Response<Body>, code: Code) -> Response<Body> {
         if code != Code::Ok {
             marks::from(response.headers_mut(), &self.callee.name);
         }
@@ -113,8 +115,13 @@ impl Watch {
         }
     }
 
-    fn record(&self, code: Code, now: Instant) {
+    fn record(&mut self, code: Code, now: Instant) {
         self.span.answered(code);
+        self.measure(code, now);
+    }
+
+    fn measure(&mut self, code: Code, now: Instant) {
+        self.over = true;
         let took = now.saturating_duration_since(self.started).as_secs_f64();
         if code == Code::Ok {
             self.method.answered.observe(took);
@@ -125,6 +132,15 @@ impl Watch {
             rpc_response_status_code: telemetry::code(code),
         };
         telemetry::metrics().client_calls.get_or_create(&labels).observe(took);
+    }
+}
+
+impl Drop for Watch {
+    /// Whoever called has gone. Its span says so by itself.
+    fn drop(&mut self) {
+        if !self.over {
+            self.measure(Code::Cancelled, clock::instant());
+        }
     }
 }
 
@@ -139,7 +155,7 @@ impl http_body::Body for Reply {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.project();
-        let Some(watch) = this.watch.as_ref() else { return Poll::Ready(None) };
+        let Some(watch) = this.watch.as_mut() else { return Poll::Ready(None) };
         let inner = this.inner;
         let polled = deadline::poll_within(this.late, cx, |cx| inner.poll_frame(cx));
         let (failure, end) = match std::task::ready!(polled) {

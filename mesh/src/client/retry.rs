@@ -26,6 +26,10 @@ pub(super) enum Pushback {
 pub(super) struct Failed {
     /// Which one it was; 1 is the first.
     pub(super) attempt: u32,
+    /// How often the call went on before because nobody had begun with it.
+    pub(super) resent: u32,
+    /// How many instances there are to ask.
+    pub(super) instances: usize,
     /// The attempt of our caller's call to us: 1 unless it tried again.
     pub(super) inherited: u32,
     pub(super) again: Again,
@@ -68,10 +72,20 @@ impl Pushback {
     }
 }
 
+/// So often a call goes on of which nobody has begun, where there are no more instances than that.
+const RESENT: u32 = 2;
+
 /// Decides; `draw` is random from 0 to 1.
 pub(super) fn decide(failed: Failed, backoff: &Backoff, draw: f64) -> Next {
-    let Failed { attempt, pushback, left, expected, .. } = failed;
-    if !may(failed) || attempt > backoff.retries || left <= expected {
+    let Failed { again, resent, instances, pushback, left, expected, .. } = failed;
+    // What nobody has begun was no attempt: it goes on where nothing is tried again, too, for as
+    // long as there is time and somebody to ask.
+    let (attempt, most) = if again == Again::Any {
+        (resent.saturating_add(1), u32::try_from(instances).unwrap_or(u32::MAX).max(RESENT))
+    } else {
+        (failed.attempt, backoff.retries)
+    };
+    if !may(failed) || attempt > most || left <= expected {
         return Next::Stop;
     }
     let room = left - expected;
@@ -113,6 +127,8 @@ mod tests {
     fn unavailable() -> Failed {
         Failed {
             attempt: 1,
+            resent: 0,
+            instances: 1,
             inherited: 1,
             again: Again::Idempotent,
             idempotent: true,
@@ -162,6 +178,23 @@ mod tests {
         assert_eq!(next(Failed { inherited: 2, ..unavailable() }), Next::Stop);
         let unsent = Failed { inherited: 2, again: Again::Any, ..unavailable() };
         assert_eq!(next(unsent), Next::Attempt(25 * MS));
+    }
+
+    #[test]
+    fn what_nobody_has_begun_goes_on_where_nothing_is_tried_again_as_often_as_there_are_instances()
+    {
+        let never = Backoff::never();
+        let unsent = Failed { again: Again::Any, idempotent: false, ..unavailable() };
+        for (instances, most) in [(0, 2), (1, 2), (2, 2), (3, 3), (16, 16)] {
+            for resent in 0..20 {
+                // Whichever attempt it is: it was none.
+                let failed = Failed { attempt: 3, resent, instances, ..unsent };
+                let next = decide(failed, &never, 1.0);
+                assert_eq!(next != Next::Stop, resent < most, "{resent} of {instances}");
+            }
+        }
+        assert_eq!(decide(Failed { left: MS, ..unsent }, &never, 1.0), Next::Stop, "no time");
+        assert_eq!(decide(unavailable(), &never, 1.0), Next::Stop);
     }
 
     #[test]

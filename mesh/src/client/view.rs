@@ -25,7 +25,7 @@ pub(crate) struct Reading {
 /// its methods. Who is outside of the mesh has no instances, methods and budget.
 #[must_use]
 pub fn view() -> Value {
-    let callees = Callee::all().into_iter().map(|it| (Arc::clone(&it.name), it.view()));
+    let callees = Callee::all().into_iter().map(|it| (Arc::clone(&it.label), it.view()));
     let guards = Guard::all().into_iter().map(|it| (Arc::clone(&it.name), it.view()));
     let mut all: Vec<_> = callees.chain(guards).collect();
     all.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -70,7 +70,7 @@ impl Callee {
         methods.sort_by(|a, b| a.name.cmp(&b.name));
         let (calls, failures) = self.shared.counts(now);
         json!({
-            "name": &*self.name,
+            "name": &*self.label,
             "endpoints": self.endpoints.view(),
             "breaker": {
                 "state": self.shared.state().name(),

@@ -45,7 +45,7 @@ pub struct Dependency {
 /// The labels of a breaker.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct Breaker {
-    /// The dependency.
+    /// The dependency, with the part of its calls that is kept apart, as `users/views`.
     pub dependency: String,
     /// `package.Service/Method`; empty for the breaker of all methods with few calls.
     pub method: String,

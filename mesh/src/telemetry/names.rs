@@ -10,7 +10,7 @@ pub const CLIENT_CALLS: &str = "rpc_client_call_duration_seconds";
 pub const HTTP_REQUESTS: &str = "http_server_request_duration_seconds";
 /// Counter of HTTP answers of 400 and above; the encoder appends `_total`.
 pub const HTTP_ERRORS: &str = "http_errors";
-/// Counter of requests sent anew because their first connection had not sent them.
+/// Counter of requests sent again because nobody had begun with them.
 pub const RESENT: &str = "mesh_resent";
 /// Counter of instances that were taken out because they failed more than their peers.
 pub const EJECTIONS: &str = "mesh_ejections";
@@ -57,6 +57,8 @@ pub const CONSUMER_EVENTS: &str = "mesh_consumer_events";
 pub const DLQ_DEPTH: &str = "dlq_depth";
 /// Counter of attempts after the first; the encoder appends `_total`.
 pub const RETRIES: &str = "mesh_retries";
+/// Counter of attempts that were not made because the budget of their dependency was empty.
+pub const RETRIES_REFUSED: &str = "mesh_retries_refused";
 /// Counter of attempts beside a slow one.
 pub const HEDGES: &str = "mesh_hedges";
 /// Counter of calls that this process refused before anything was sent.

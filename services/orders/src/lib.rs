@@ -50,7 +50,7 @@ pub async fn app(config: Config) -> anyhow::Result<App> {
     let orders = Orders {
         store: store.clone(),
         peers,
-        views: Peers::of(|name| app.channel(name).apart()),
+        views: Peers::of(|name| app.channel(name).apart("views")),
         runner: runner.clone(),
         pages,
         patience: config.patience(),

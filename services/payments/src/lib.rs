@@ -20,7 +20,7 @@ mod harness;
 
 use std::{sync::Arc, time::Duration};
 
-use mesh::{App, operator::Table};
+use mesh::{App, Policy, operator::Table};
 use proto::payments::v1::payments_service_server::PaymentsServiceServer;
 
 use crate::{
@@ -54,6 +54,12 @@ const TABLES: [Table; 4] = [
               FROM ledger_entry ORDER BY id",
     },
 ];
+
+/// Whom it calls outside of the mesh, and how.
+#[must_use]
+pub fn outside(config: &Config) -> Vec<(&'static str, Policy)> {
+    vec![(provider::NAME, provider::policy(config.provider_timeout))]
+}
 
 /// The process: its store, its service, and the task that resolves what is in doubt.
 ///

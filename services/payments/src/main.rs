@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    mesh::run(payments::app)
+    mesh::run_beside(payments::outside, payments::app)
 }

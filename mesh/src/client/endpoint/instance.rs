@@ -173,6 +173,13 @@ impl Instance {
         self.record(&set, verdict, probe, at);
     }
 
+    /// An answer was waited for so long, and no longer: it says nothing of whether it is well.
+    pub(super) fn outlasted(&self, took: Duration, now: Instant) {
+        if let Some(set) = self.set.upgrade() {
+            self.load.outlasted(took, set.time(now));
+        }
+    }
+
     /// A hard failure that says how long it wants to be left alone.
     pub(super) fn push_back(&self, probe: bool, pushback: Duration, now: Instant) {
         let Some(set) = self.set.upgrade() else { return };
@@ -195,7 +202,7 @@ impl Instance {
                 self.begin_anew(set, at);
                 tracing::info!(callee = set.name, instance = self.id, "{} is back", self.id);
             }
-            Change::OutAgain => set.count_ejection(),
+            Change::OutAgain => set.stays_out(&self.id),
         }
     }
 

@@ -2,14 +2,33 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::Instant;
+
 use super::{
     instance::{Instance, Line},
     set::Set,
 };
-use crate::client::{connect, http2::Connected};
+use crate::{
+    client::{connect, http2::Connected},
+    clock,
+};
 
 /// How often a second connection is asked whether it is still needed.
 const LOOK: Duration = Duration::from_secs(10);
+/// After a connection that was of use the next one is opened at once: so many times, and once more
+/// each time that this has passed. A peer may hang up after every call; it is not dialled as often.
+const AT_ONCE: u32 = 20;
+const ONE_MORE: Duration = Duration::from_millis(500);
+/// Beyond that there is a pause before it, of no more than one part in so many of what a call waits
+/// for a connection: calls do not fail for it.
+const SHORT: u32 = 10;
+
+/// How often the next connection may be opened at once.
+#[derive(Debug)]
+struct Redials {
+    left: u32,
+    since: Instant,
+}
 
 /// Keeps one connection to `instance` until it is removed; the second only while there are more
 /// calls than the first one takes.
@@ -17,6 +36,7 @@ pub(super) async fn keep(set: Arc<Set>, instance: Arc<Instance>, slot: usize) {
     let drain = instance.drain.clone();
     let (lowest, highest) = set.settings.backoff;
     let mut ceiling = lowest;
+    let mut redials = Redials { left: AT_ONCE, since: clock::instant() };
     let mut away = false;
     loop {
         let dialled = async {
@@ -36,11 +56,14 @@ pub(super) async fn keep(set: Arc<Set>, instance: Arc<Instance>, slot: usize) {
                 if drain.is_cancelled() {
                     return;
                 }
-                // It was of use: the next one is opened at once. Whoever hangs up on a new
-                // connection is treated like one who cannot be reached.
+                // It was of use: the next one is opened at once, or almost. Whoever hangs up on a
+                // new connection is treated like one who cannot be reached.
                 if served {
-                    ceiling = lowest;
-                    continue;
+                    if redials.spend(clock::instant()) {
+                        ceiling = lowest;
+                        continue;
+                    }
+                    ceiling = ceiling.min(set.settings.failfast / SHORT);
                 }
             }
             Some(Err(error)) => {
@@ -56,6 +79,25 @@ pub(super) async fn keep(set: Arc<Set>, instance: Arc<Instance>, slot: usize) {
             return;
         }
         ceiling = (ceiling * 2).min(highest);
+    }
+}
+
+// === impl Redials ===
+
+impl Redials {
+    /// Whether there is one more.
+    fn spend(&mut self, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.since);
+        let more = passed.as_millis() / ONE_MORE.as_millis();
+        let more = u32::try_from(more).unwrap_or(AT_ONCE).min(AT_ONCE);
+        self.since += ONE_MORE * more;
+        self.left = (self.left + more).min(AT_ONCE);
+        if self.left == AT_ONCE {
+            self.since = now;
+        }
+        let paid = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        paid
     }
 }
 

@@ -1,7 +1,10 @@
 //! What a call holds of the instance that it was given to.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,7 +24,7 @@ use crate::{
     status::Failure,
 };
 
-/// The instances that were asked before, counted; more attempts than this a call never makes.
+/// So many instances that were asked are kept in place; few calls ask more.
 const TRIED: usize = 4;
 
 /// A call's place at an instance, for as long as its answer lasts. Dropped without a report it
@@ -49,11 +52,15 @@ pub(super) enum Way {
 #[derive(Debug, Default)]
 pub(in crate::client) struct Tried {
     serials: [u64; TRIED],
+    /// Those beyond them.
+    more: Vec<u64>,
     count: usize,
     /// The call may be repeated: it costs nobody an answer if it finds its instance as slow as it
     /// was known to be.
     repeatable: bool,
     last: Option<(Arc<Instance>, bool)>,
+    /// Who is told where the latest attempt went while its future has this.
+    told: Option<Arc<AtomicU64>>,
 }
 
 /// There is no answer.
@@ -202,24 +209,73 @@ impl Tried {
     }
 
     pub(super) fn begin(&mut self, pick: &Pick) {
-        if let Some(slot) = self.serials.get_mut(self.count % TRIED) {
-            *slot = pick.instance.serial;
+        let serial = pick.instance.serial;
+        if let Some(told) = &self.told {
+            told.store(serial, Ordering::Relaxed);
+        }
+        self.add(serial);
+        self.last = Some((Arc::clone(&pick.instance), pick.probe));
+    }
+
+    fn add(&mut self, serial: u64) {
+        match self.serials.get_mut(self.count) {
+            Some(slot) => *slot = serial,
+            None => self.more.push(serial),
         }
         self.count += 1;
-        self.last = Some((Arc::clone(&pick.instance), pick.probe));
     }
 
     /// It was not sent: that was no attempt.
     pub(super) fn undo(&mut self) {
-        self.count = self.count.saturating_sub(1);
         self.last = None;
-        if let Some(slot) = self.serials.get_mut(self.count % TRIED) {
+        if let Some(told) = &self.told {
+            told.store(0, Ordering::Relaxed);
+        }
+        if self.count == 0 || self.more.pop().is_some() {
+            self.count = self.count.saturating_sub(1);
+            return;
+        }
+        self.count -= 1;
+        if let Some(slot) = self.serials.get_mut(self.count) {
             *slot = 0;
         }
     }
 
     pub(super) fn has(&self, instance: &Instance) -> bool {
-        self.serials.contains(&instance.serial)
+        let serial = instance.serial;
+        self.serials.contains(&serial) || (!self.more.is_empty() && self.more.contains(&serial))
+    }
+
+    /// Says from now on where it goes: to whoever sends an attempt beside this one.
+    pub(in crate::client) fn tell(&mut self) -> Arc<AtomicU64> {
+        Arc::clone(self.told.get_or_insert_default())
+    }
+
+    /// For an attempt beside the one that told this: it goes elsewhere, if it can.
+    pub(in crate::client) fn beside(told: &AtomicU64) -> Self {
+        let mut tried = Self::default();
+        let serial = told.load(Ordering::Relaxed);
+        if serial != 0 {
+            tried.add(serial);
+        }
+        tried
+    }
+
+    /// Takes in where an attempt beside its own went: the next one goes elsewhere.
+    pub(in crate::client) fn join(&mut self, beside: &Self) {
+        let others = beside.serials.into_iter().take(beside.count);
+        for serial in others.chain(beside.more.iter().copied()) {
+            if !self.serials.contains(&serial) && !self.more.contains(&serial) {
+                self.add(serial);
+            }
+        }
+    }
+
+    /// The latest attempt was given up after this long, because another one was answered.
+    pub(in crate::client) fn outlasted(&self, took: Duration, now: Instant) {
+        if let Some((instance, _)) = &self.last {
+            instance.outlasted(took, now);
+        }
     }
 }
 

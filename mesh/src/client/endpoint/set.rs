@@ -23,6 +23,7 @@ use super::{
 use crate::{
     client::{
         balance::{self, Balance, Places, Rotation},
+        callee,
         gate::{self, Rate},
     },
     clock,
@@ -152,7 +153,7 @@ impl Set {
                 return Some((pick, found));
             }
             if tokio::time::timeout_at(fails, connected).await.is_err() {
-                telemetry::metrics().no_endpoints.inc();
+                callee::count(&telemetry::metrics().no_endpoints, &self.name);
                 return None;
             }
         }
@@ -223,8 +224,15 @@ impl Set {
         tracing::warn!(callee, instance = id, calls, failures, "{id} is taken out: it fails");
     }
 
-    pub(super) fn count_ejection(&self) {
-        telemetry::metrics().ejections.inc();
+    /// It was tried, and failed.
+    pub(super) fn stays_out(&self, id: &str) {
+        self.count_ejection();
+        let callee = &self.name;
+        tracing::warn!(callee, instance = id, "{id} stays out: it failed when it was tried");
+    }
+
+    fn count_ejection(&self) {
+        callee::count(&telemetry::metrics().ejections, &self.name);
     }
 
     /// What a call takes at the instances that were measured, without `but`.
@@ -249,6 +257,10 @@ impl Set {
             return None;
         }
         all.iter().find_map(|instance| instance.last_error())
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.all.load().len()
     }
 
     pub(super) fn states(&self) -> BTreeMap<&'static str, u64> {

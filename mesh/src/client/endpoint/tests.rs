@@ -40,11 +40,11 @@ const TIME: Duration = Duration::from_secs(9);
 
 /// What a host is told to do, and what it saw.
 #[derive(Debug)]
-struct Host {
+pub(in crate::client) struct Host {
     /// How long an answer takes, in milliseconds.
-    takes_ms: AtomicUsize,
+    pub(in crate::client) takes_ms: AtomicUsize,
     /// Answers UNAVAILABLE.
-    sick: AtomicBool,
+    pub(in crate::client) sick: AtomicBool,
     /// Holds calls until permits are there.
     gate: Option<Semaphore>,
     /// Streams that a connection admits.
@@ -81,7 +81,7 @@ impl Default for Host {
 }
 
 impl Host {
-    fn calls(&self) -> usize {
+    pub(in crate::client) fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
     }
 
@@ -135,18 +135,18 @@ impl Host {
 }
 
 /// A mesh of one callee.
-struct World {
-    hosts: Hosts,
-    snapshot: watch::Sender<Arc<Snapshot>>,
+pub(in crate::client) struct World {
+    pub(in crate::client) hosts: Hosts,
+    pub(in crate::client) snapshot: watch::Sender<Arc<Snapshot>>,
 }
 
 impl World {
-    fn new(names: &[&str]) -> Self {
+    pub(in crate::client) fn new(names: &[&str]) -> Self {
         let (snapshot, _) = watch::channel(Arc::new(instances(names)));
         Self { hosts: Arc::new(Mutex::new(HashMap::new())), snapshot }
     }
 
-    fn start(&self, name: &str, host: Host) -> Arc<Host> {
+    pub(in crate::client) fn start(&self, name: &str, host: Host) -> Arc<Host> {
         let host = Arc::new(host);
         let (accept, mut accepted) = mpsc::unbounded_channel();
         self.hosts.lock().unwrap().insert(name.to_owned(), accept);
@@ -311,6 +311,22 @@ async fn t7_the_only_instance_may_hang_up_as_often_as_it_likes() {
         call(&endpoints, &mut Tried::default()).await.expect("it is sent again");
     }
     assert!(host.connections.load(Ordering::SeqCst) > 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_hangs_up_after_every_call_is_not_dialled_as_often_and_no_call_fails_for_it() {
+    let world = World::new(&["a"]);
+    let host = world.start("a", Host { age_ms: Some(1), ..Host::default() });
+    let endpoints = world.endpoints();
+    let (began, mut calls) = (clock::instant(), 0);
+    while began.elapsed() < 60 * SECOND {
+        call(&endpoints, &mut Tried::default()).await.expect("it is sent again");
+        calls += 1;
+    }
+    let connections = host.connections.load(Ordering::SeqCst);
+    // 20 at first, two a second, and beyond that about 50 ms between two.
+    assert!(connections < 20 + 60 * 2 + 60 * 22, "{connections} for {calls} calls in a minute");
+    assert!(connections > 60 * 15, "{connections}: calls had to wait for them");
 }
 
 #[tokio::test(start_paused = true)]
@@ -537,10 +553,61 @@ async fn a_sick_instance_is_taken_out_and_one_probe_brings_it_back() {
     assert!(by["a"] > 60, "and has its share after ten seconds: {by:?}");
 }
 
+/// What is logged while a test has it.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(line)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_happens_to_an_instance_is_counted_for_its_dependency_and_logged_each_time() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let logged = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+    let _logged = tracing::subscriber::set_default(logged.finish());
+    let world = World::new(&["a", "b", "c"]);
+    let hosts = ["a", "b", "c"].map(|name| world.start(name, Host::default()));
+    let settings = world.settings();
+    let endpoints = Arc::new(Endpoints::with("talked_of", world.snapshot.subscribe(), settings));
+    tokio::time::sleep(MS).await;
+    hosts[0].sick.store(true, Ordering::SeqCst);
+    while state(&endpoints, "a").as_deref() != Some("ejected") {
+        load(&endpoints, 50, 32).await;
+        tokio::time::sleep(SECOND / 2).await;
+    }
+    // It is tried once, and fails.
+    tokio::time::sleep(6 * SECOND).await;
+    load(&endpoints, 50, 8).await;
+    world.publish(&[]);
+    tokio::time::sleep(MS).await;
+    assert!(call(&endpoints, &mut Tried::default()).await.is_err());
+    let metrics = telemetry::metrics().encode();
+    for line in [
+        "mesh_ejections_total{dependency=\"talked_of\"} 2",
+        "mesh_no_endpoints_total{dependency=\"talked_of\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line}");
+    }
+    let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    for line in ["a is taken out: it fails", "a stays out: it failed when it was tried"] {
+        assert_eq!(lines.matches(line).count(), 1, "{line} in {lines}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_next_attempt_goes_elsewhere_if_it_can() {
-    let world = World::new(&["a", "b", "c"]);
-    for name in ["a", "b", "c"] {
+    // More than are kept in place, and as many as an operator may let a call ask.
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"];
+    let world = World::new(&names);
+    for name in names {
         world.start(name, Host::default());
     }
     let endpoints = world.endpoints();
@@ -548,11 +615,11 @@ async fn the_next_attempt_goes_elsewhere_if_it_can() {
     for _ in 0..50 {
         let mut tried = Tried::default();
         let mut asked = Vec::new();
-        for _ in 0..3 {
+        for _ in names {
             asked.push(call(&endpoints, &mut tried).await.unwrap().0);
         }
         asked.sort_unstable();
-        assert_eq!(asked, ["a", "b", "c"]);
+        assert_eq!(asked, names);
         call(&endpoints, &mut tried).await.expect("all were asked: then any will do");
     }
 }
@@ -626,6 +693,8 @@ async fn an_instance_that_died_with_calls_has_its_share_again_soon_after_it_is_b
     first.kill.cancel();
     assert_eq!(calls.join_all().await, [true; 4]);
     tokio::time::sleep(500 * MS).await;
+    // By what the other one is known to take, and not by what is guessed of it, it will be judged.
+    call(&endpoints, &mut Tried::default()).await.unwrap();
     let second = world.start("a", Host::default());
     let (mut ticks, ends) = (tokio::time::interval(20 * MS), clock::instant() + 15 * SECOND);
     while clock::instant() < ends {
