@@ -48,6 +48,8 @@ mod attempt;
 mod throttle;
 pub mod breaker;
 mod window;
+#[cfg(test)]
+mod turns;
 mod latency;
 mod classify;
 mod balance;

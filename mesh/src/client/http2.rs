@@ -9,10 +9,7 @@
 use std::{
     convert::Infallible,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
@@ -25,17 +22,19 @@ use h2::{
 use http::{HeaderName, Request, Response, header};
 use http_body::Frame;
 use tokio::{
-    sync::{Semaphore, TryAcquireError, oneshot},
+    sync::{TryAcquireError, oneshot},
     time::Instant,
 };
 use tokio_util::task::AbortOnDropHandle;
 
 use super::outgoing::{Outgoing, Pump};
-use crate::{clock, deadline};
+use crate::deadline;
 
 mod driver;
+mod room;
 
 pub(super) use driver::{Connected, handshake};
+use room::{Place, Room};
 
 /// Headers that are about a connection of HTTP/1.1, and no header of HTTP/2 (RFC 9113, 8.2.2).
 const OF_CONNECTIONS: [HeaderName; 5] = [
@@ -54,21 +53,6 @@ pub(super) struct Sender {
     room: Arc<Room>,
     _held: oneshot::Sender<Infallible>,
 }
-
-/// The streams that the peer of a connection admits.
-#[derive(Debug)]
-struct Room {
-    /// Those that are not in use; closed when none can begin any more.
-    places: Semaphore,
-    /// How many there are, in use or not.
-    admits: AtomicUsize,
-    /// Those in use that the peer has admitted once, and admits no more.
-    surplus: AtomicUsize,
-}
-
-/// One of them. Given back when the stream is over, or dropped.
-#[derive(Debug)]
-struct Place(Arc<Room>);
 
 /// What became of a request that has no answer.
 #[derive(Debug)]
@@ -114,12 +98,12 @@ pub(super) struct Incoming {
 impl Sender {
     /// Whether no stream can begin here any more.
     pub(super) fn is_closed(&self) -> bool {
-        self.room.places.is_closed()
+        self.room.is_closed()
     }
 
     /// How many streams the peer admits at once.
     pub(super) fn admits(&self) -> usize {
-        self.room.admits.load(Ordering::Relaxed)
+        self.room.admits()
     }
 
     /// Sends a request that is taken when there is room for its stream, and waits for the head of
@@ -132,11 +116,8 @@ impl Sender {
         request: &mut Option<Request<Outgoing>>,
         (now, ends): (Instant, Instant),
     ) -> Result<Response<Incoming>, Lost> {
-        let (place, now) = match self.room.places.try_acquire() {
-            Ok(permit) => {
-                permit.forget();
-                (Place(Arc::clone(&self.room)), now)
-            }
+        let (place, now) = match self.room.enter() {
+            Ok(place) => (place, now),
             Err(TryAcquireError::NoPermits) => self.room.wait().await?,
             Err(TryAcquireError::Closed) => return Err(Lost::Unsent),
         };
@@ -172,51 +153,6 @@ impl Sender {
         let (answer, stream) = sent.map_err(|_gone| Lost::NotBegun)?;
         let first = if empty { None } else { body.begin(stream) };
         Ok(Sent { answer, first, held: Some(Held { _place: place, rest: None }) })
-    }
-}
-
-// === impl Room ===
-
-impl Room {
-    /// A place when there is one, and when that is.
-    async fn wait(self: &Arc<Self>) -> Result<(Place, Instant), Lost> {
-        let permit = self.places.acquire().await.map_err(|_closed| Lost::Unsent)?;
-        permit.forget();
-        Ok((Place(Arc::clone(self)), clock::instant()))
-    }
-
-    /// The peer may change its mind on how many it admits.
-    fn resize(&self, admits: usize) {
-        let before = self.admits.swap(admits, Ordering::Relaxed);
-        if admits < before {
-            let gone = before - admits;
-            self.surplus.fetch_add(gone - self.places.forget_permits(gone), Ordering::Relaxed);
-            return;
-        }
-        let mut more = admits - before;
-        while more > 0 && self.is_surplus() {
-            more -= 1;
-        }
-        self.places.add_permits(more);
-    }
-
-    /// Whether there is a place too many; there is one less by that.
-    fn is_surplus(&self) -> bool {
-        self.surplus.load(Ordering::Relaxed) > 0
-            && self
-                .surplus
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |many| many.checked_sub(1))
-                .is_ok()
-    }
-}
-
-// === impl Place ===
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if !self.0.is_surplus() {
-            self.0.places.add_permits(1);
-        }
     }
 }
 

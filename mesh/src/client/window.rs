@@ -134,14 +134,10 @@ fn is_later(held: u64, epoch: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        cell::RefCell,
-        sync::{Arc, Condvar, Mutex},
-    };
-
     use proptest::prelude::*;
 
     use super::*;
+    use crate::client::turns;
 
     #[test]
     fn a_count_that_is_full_stays_so_and_keeps_its_rate() {
@@ -184,99 +180,31 @@ mod tests {
         assert_eq!(window.sum(9), Counts { all: 40_000, some: 20_000 });
     }
 
-    /// How many steps of two threads are tried in every order: all that those below take.
-    const STEPS: u32 = 10;
-
-    thread_local! {
-        static MINE: RefCell<Option<(Arc<Turns>, usize)>> = const { RefCell::new(None) };
-    }
-
-    /// Which of two threads takes the next step: a bit for each.
-    struct Turns {
-        order: u32,
-        now: Mutex<Now>,
-        moved: Condvar,
-    }
-
-    struct Now {
-        step: u32,
-        going: [bool; 2],
-    }
-
     /// A word of which every reading and writing is a step. One word has one order of changes
     /// that all threads agree on, so no weaker order of memory can show more than these.
     #[derive(Default)]
     struct Stepped(AtomicU64);
 
-    /// A thread that takes its turns, until it is over or has panicked.
-    struct Going(Arc<Turns>, usize);
-
-    impl Now {
-        fn next(&self, order: u32) -> usize {
-            let next = usize::from(order >> self.step & 1 == 1);
-            if self.going[next] { next } else { 1 - next }
-        }
-    }
-
-    impl Going {
-        fn begin(turns: &Arc<Turns>, me: usize) -> Self {
-            MINE.set(Some((Arc::clone(turns), me)));
-            Self(Arc::clone(turns), me)
-        }
-    }
-
-    impl Drop for Going {
-        fn drop(&mut self) {
-            self.0.now.lock().unwrap().going[self.1] = false;
-            self.0.moved.notify_all();
-        }
-    }
-
-    impl Stepped {
-        fn step<T>(&self, act: impl FnOnce(&AtomicU64) -> T) -> T {
-            let Some((turns, me)) = MINE.with_borrow(Clone::clone) else { return act(&self.0) };
-            let now = turns.now.lock().unwrap();
-            let mut now = turns.moved.wait_while(now, |now| now.next(turns.order) != me).unwrap();
-            let acted = act(&self.0);
-            now.step += 1;
-            turns.moved.notify_all();
-            acted
-        }
-    }
-
     impl Word for Stepped {
         fn read(&self) -> u64 {
-            self.step(Word::read)
+            turns::step(|| self.0.read())
         }
 
         fn replace(&self, was: u64, next: u64) -> Result<u64, u64> {
-            self.step(|word| word.compare_exchange(was, next, Ordering::Relaxed, Ordering::Relaxed))
+            let replace =
+                || self.0.compare_exchange(was, next, Ordering::Relaxed, Ordering::Relaxed);
+            turns::step(replace)
         }
 
         fn write(&self, next: u64) {
-            self.step(|word| Word::write(word, next));
+            turns::step(|| self.0.write(next));
         }
     }
 
     type Shared = Window<2, Stepped>;
 
-    /// Two threads do these, in every order of their steps; then both are over.
     fn in_every_order(one: fn(&Shared), other: fn(&Shared), then: fn(&Shared)) {
-        for order in 0..1 << STEPS {
-            let (now, moved) = (Mutex::new(Now { step: 0, going: [true; 2] }), Condvar::new());
-            let (turns, window) = (Arc::new(Turns { order, now, moved }), Shared::new());
-            std::thread::scope(|scope| {
-                for (me, does) in [one, other].into_iter().enumerate() {
-                    let (turns, window) = (&turns, &window);
-                    scope.spawn(move || {
-                        let _going = Going::begin(turns, me);
-                        does(window);
-                    });
-                }
-            });
-            then(&window);
-            assert!(turns.now.lock().unwrap().step <= STEPS, "more steps than were tried");
-        }
+        turns::in_every_order(Shared::new, one, other, then);
     }
 
     #[test]

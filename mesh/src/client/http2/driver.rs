@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -19,7 +19,7 @@ use h2::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{Semaphore, oneshot},
+    sync::oneshot,
     time::{Instant, Sleep},
 };
 
@@ -113,11 +113,7 @@ where
         .await?;
     let (held, senders) = oneshot::channel();
     let (told, ends) = oneshot::channel();
-    let room = Arc::new(Room {
-        places: Semaphore::new(0),
-        admits: AtomicUsize::new(0),
-        surplus: AtomicUsize::new(0),
-    });
+    let room = Arc::new(Room::default());
     let alive = Alive::new(connection.ping_pong(), settings.keepalive);
     let mut driver = Driver {
         connection,
@@ -165,7 +161,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             self.no_more(if goes { Ok(()) } else { Err(Error::Http(error)) });
         }
         let admits = self.connection.max_concurrent_send_streams().min(STREAMS_MOST);
-        if admits != self.room.admits.load(Ordering::Relaxed) {
+        if admits != self.room.admits() {
             self.room.resize(admits);
         }
         let heard = self.seen.heard.swap(false, Ordering::Relaxed);
@@ -175,7 +171,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
     /// Streams can begin here no more: those who wait for a place go elsewhere.
     fn no_more(&mut self, why: Result<(), Error>) {
         self.probe = None;
-        self.room.places.close();
+        self.room.close();
         if let Some(told) = self.told.take() {
             // It may be that nobody listens any more.
             drop(told.send(why));

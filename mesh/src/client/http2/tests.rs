@@ -10,7 +10,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tonic::{Status, body::Body};
 
 use super::*;
-use crate::client::connect::{Error, Settings};
+use crate::{
+    client::connect::{Error, Settings},
+    clock,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -259,11 +262,7 @@ async fn a_large_body_goes_out_while_others_begin() {
 async fn a_limit_that_falls_is_kept_by_those_who_wait_already() {
     let (Connected { sender, .. }, _server) = connected(4).await;
     let room = Arc::clone(&sender.room);
-    let place = || {
-        let permit = room.places.try_acquire().ok()?;
-        permit.forget();
-        Some(Place(Arc::clone(&room)))
-    };
+    let place = || room.enter().ok();
     let mut taken: Vec<_> = (0..4).map(|_| place().expect("a place")).collect();
     room.resize(2);
     for left in [3, 2] {
