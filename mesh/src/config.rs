@@ -149,7 +149,7 @@ pub struct Config {
     /// `places`, `queue-timeout` and `breaker` alone); with
     /// `NAME/package.Service/Method` it is one method alone. Settings: `timeout` (of an attempt) and
     /// `longest` (of a call with all attempts; streams have neither), `retries`, `places` (calls at once),
-    /// `queue-timeout` (the wait for a place), `breaker` (default, seed_count, opossum,
+    /// `queue-timeout` (the wait for a place), `breaker` (default, slow_calls, seed_count, opossum,
     /// opossum_10s, off), `hedge` and `throttle` (on, off), `balance` (p2c, round_robin). May come often.
     #[arg(
         long = "dependency",

@@ -22,7 +22,7 @@ use super::{
 mod rule;
 mod state;
 
-pub use rule::{Rule, Share, opossum, opossum_10s, seed_count};
+pub use rule::{Rule, Share, opossum, opossum_10s, seed_count, slow_calls};
 pub use state::State;
 
 /// The seconds that are judged.

@@ -9,11 +9,15 @@ use serde_json::{Value, json};
 use super::{
     backoff::Backoff,
     balance::Balance,
-    breaker::{self, Rule, Share},
+    breaker::{Rule, Share},
     budget::Allowance,
     policy::{Hedge, Policy},
 };
 use crate::config::duration;
+
+mod preset;
+
+use preset::Preset;
 
 /// One setting of the calls to one dependency, to one of its methods, or to all: as
 /// `payments.timeout=2s`, `orders/ordermesh.orders.v1.OrdersService/QuoteOrder.hedge=on`,
@@ -52,16 +56,6 @@ enum Setting {
 
 /// What is told of somebody outside.
 const OUTSIDE: [&str; 5] = ["timeout_ms", "longest_ms", "places", "queue_timeout_ms", "breaker"];
-
-/// A breaker by its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Preset {
-    Default,
-    SeedCount,
-    Opossum,
-    Opossum10s,
-    Off,
-}
 
 // === impl Override ===
 
@@ -277,40 +271,6 @@ impl Setting {
     }
 }
 
-// === impl Preset ===
-
-impl Preset {
-    fn rule(self) -> Rule {
-        match self {
-            Self::Default => Rule::default(),
-            Self::SeedCount => breaker::seed_count(),
-            Self::Opossum => breaker::opossum(),
-            Self::Opossum10s => breaker::opossum_10s(),
-            // Without a least number of calls the shared one never decides for it.
-            Self::Off => Rule { failures_min: u32::MAX, calls_min: 0, ..Rule::default() },
-        }
-    }
-}
-
-impl FromStr for Preset {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        Ok(match name {
-            "default" => Self::Default,
-            "seed_count" => Self::SeedCount,
-            "opossum" => Self::Opossum,
-            "opossum_10s" => Self::Opossum10s,
-            "off" => Self::Off,
-            _ => {
-                return Err(format!(
-                    "`{name}` is not a breaker: default, seed_count, opossum, opossum_10s, off"
-                ));
-            }
-        })
-    }
-}
-
 fn told(policy: &Policy) -> Value {
     let Policy {
         timeout,
@@ -400,6 +360,7 @@ fn millis(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::breaker;
 
     const QUOTE: &str = "ordermesh.orders.v1.OrdersService/QuoteOrder";
 
@@ -487,6 +448,13 @@ mod tests {
         assert_eq!((theirs.longest, theirs.timeout), (longest, timeout));
         let quote = policy.of(QUOTE);
         assert_eq!((quote.backoff.retries, quote.bulkhead, quote.timeout), (5, 9, timeout));
+    }
+
+    #[test]
+    fn a_breaker_that_slow_calls_open_has_a_name() {
+        let told = of(&["users.breaker=slow_calls"], "users").told();
+        assert_eq!(told["breaker"]["slow_percent"], 80);
+        assert_eq!(of(&[], "users").told()["breaker"]["slow_percent"], Value::Null);
     }
 
     #[test]

@@ -245,7 +245,7 @@ fn a_busy_method_that_fails_leaves_the_others_alone() {
 
 #[test]
 fn slow_calls_open_it_where_the_rule_says_so() {
-    let rule = Rule { slow_percent: Some(80), ..Rule::default() };
+    let rule = slow_calls();
     for (slow, state) in [(15, State::Closed), (16, State::Open)] {
         let bed = Bed::new(rule);
         for call in 0..20 {
