@@ -128,7 +128,7 @@ impl Channel {
         hurry: Arc<Notify>,
     ) -> Self {
         let endpoints =
-            Arc::new(endpoint::Endpoints::over(name, instances, network, calls.balance, hurry));
+            Arc::new(endpoint::Endpoints::over(name, instances, network, calls.reach, hurry));
         Self(Callee::new(named(name), endpoints, sign_in, facts, calls))
     }
 
@@ -166,7 +166,7 @@ impl Channel {
     ) -> Self {
         let network = Network::Memory(hosts);
         let (calls, hurry) = (Dependency::default(), Arc::default());
-        let endpoints = endpoint::Endpoints::over(name, instances, network, calls.balance, hurry);
+        let endpoints = endpoint::Endpoints::over(name, instances, network, calls.reach, hurry);
         let endpoints = Arc::new(endpoints);
         let (sign_in, facts) = (SignIn::default(), Methods::of_mesh());
         Self(Callee::new(named(name), endpoints, sign_in, facts, calls))

@@ -150,7 +150,9 @@ pub struct Config {
     /// `NAME/package.Service/Method` it is one method alone. Settings: `timeout` (of an attempt) and
     /// `longest` (of a call with all attempts; streams have neither), `retries`, `places` (calls at once),
     /// `queue-timeout` (the wait for a place), `breaker` (default, slow_calls, seed_count, opossum,
-    /// opossum_10s, off), `hedge` and `throttle` (on, off), `balance` (p2c, round_robin). May come often.
+    /// opossum_10s, off), `hedge` and `throttle` (on, off), `budget` (retries and hedges in a hundred calls),
+    /// `balance` (p2c, round_robin), `failfast` (the wait for an instance that can be reached), `connect` (of a
+    /// connection) and `keepalive` (silence until a connection is pinged). May come often.
     #[arg(
         long = "dependency",
         env = "MESH_DEPENDENCY",

@@ -13,9 +13,8 @@ use http::{Request, Response};
 use tonic::body::Body;
 
 use super::{
-    balance::Balance,
     connect,
-    endpoint::{Endpoints, Tried},
+    endpoint::{Endpoints, Reach, Tried},
     outgoing::Outgoing,
 };
 use crate::{
@@ -43,7 +42,7 @@ impl Bare {
             name,
             Snapshot::fixed(addresses),
             network,
-            Balance::default(),
+            Reach::default(),
             Arc::default(),
         )))
     }

@@ -85,6 +85,12 @@ impl Allowance {
     pub fn tokens() -> Self {
         Self::Tokens { max: 10, ratio_thousandths: 100 }
     }
+
+    /// This part of the calls, and of a few calls 3 per second; with 0 nothing at all.
+    pub(super) fn percent(percent: u32) -> Self {
+        let per_second = if percent == 0 { 0 } else { 3 };
+        Self::Share { percent, per_second }
+    }
 }
 
 // === impl Budget ===

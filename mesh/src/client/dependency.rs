@@ -4,20 +4,21 @@
 
 use std::{ops::RangeInclusive, str::FromStr, sync::Arc, time::Duration};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
-    backoff::Backoff,
     balance::Balance,
-    breaker::{Rule, Share},
     budget::Allowance,
+    endpoint::Reach,
     policy::{Hedge, Policy},
 };
 use crate::config::duration;
 
 mod preset;
+mod told;
 
 use preset::Preset;
+use told::{millis, told};
 
 /// One setting of the calls to one dependency, to one of its methods, or to all: as
 /// `payments.timeout=2s`, `orders/ordermesh.orders.v1.OrdersService/QuoteOrder.hedge=on`,
@@ -35,7 +36,7 @@ pub struct Override {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Dependency {
     pub(super) policy: Policy,
-    pub(super) balance: Balance,
+    pub(super) reach: Reach,
     /// What is said of it, which counts more than any policy of its caller.
     pub(super) said: Arc<[Override]>,
 }
@@ -51,7 +52,12 @@ enum Setting {
     Breaker(Preset),
     Hedge(bool),
     Throttle(bool),
+    /// Retries and hedges, in a hundred calls.
+    Budget(u32),
     Balance(Balance),
+    Failfast(Duration),
+    Connect(Duration),
+    Keepalive(Duration),
 }
 
 /// What is told of somebody outside.
@@ -75,10 +81,8 @@ impl FromStr for Override {
             return Err(wrong());
         }
         let setting = Setting::parse(setting, value)?;
-        if method.is_some() && matches!(setting, Setting::Balance(_)) {
-            return Err(
-                "how calls are balanced is a matter of a dependency, not of a method".to_owned()
-            );
+        if method.is_some() && setting.is_of_all() {
+            return Err(format!("{} is a matter of a dependency, not of a method", setting.name()));
         }
         let name = (name != "*").then(|| name.to_owned());
         Ok(Self { name, method, setting })
@@ -103,7 +107,14 @@ impl Override {
                 | S::Places(_)
                 | S::QueueTimeout(_)
                 | S::Breaker(_) => true,
-                S::Retries(_) | S::Hedge(_) | S::Throttle(_) | S::Balance(_) => false,
+                S::Retries(_)
+                | S::Hedge(_)
+                | S::Throttle(_)
+                | S::Budget(_)
+                | S::Balance(_)
+                | S::Failfast(_)
+                | S::Connect(_)
+                | S::Keepalive(_) => false,
             }
     }
 }
@@ -121,9 +132,7 @@ impl Dependency {
         let mut calls = Self { said: said.into(), ..Self::default() };
         calls.policy = calls.under(Policy::default());
         for it in calls.said.iter().filter(|it| it.method.is_none()) {
-            if let Setting::Balance(how) = it.setting {
-                calls.balance = how;
-            }
+            it.setting.reach(&mut calls.reach);
         }
         calls
     }
@@ -175,7 +184,11 @@ impl Dependency {
     /// All settings in effect.
     pub(crate) fn told(&self) -> Value {
         let mut told = told(&self.policy);
-        told["balance"] = self.balance.name().into();
+        let Reach { balance, failfast, connect, keepalive } = self.reach;
+        told["balance"] = balance.name().into();
+        told["failfast_ms"] = millis(failfast).into();
+        told["connect_ms"] = millis(connect).into();
+        told["keepalive_ms"] = millis(keepalive).into();
         let methods = &self.policy.methods;
         told["methods"] =
             methods.iter().map(|(name, policy)| (name.clone(), self::told(policy))).collect();
@@ -229,11 +242,16 @@ impl Setting {
             "breaker" => Self::Breaker(value.parse()?),
             "hedge" => Self::Hedge(switch()?),
             "throttle" => Self::Throttle(switch()?),
+            "budget" => Self::Budget(number(0..=100)?),
             "balance" => Self::Balance(value.parse().map_err(|error| format!("{error}"))?),
+            "failfast" => Self::Failfast(time()?),
+            "connect" => Self::Connect(time()?),
+            "keepalive" => Self::Keepalive(time()?),
             _ => {
                 return Err(format!(
                     "`{name}` is not a setting of a dependency: timeout, longest, retries, places, \
-                     queue-timeout, breaker, hedge, throttle, balance"
+                     queue-timeout, breaker, hedge, throttle, budget, balance, failfast, connect, \
+                     keepalive"
                 ));
             }
         })
@@ -251,8 +269,33 @@ impl Setting {
             Self::Breaker(preset) => policy.breaker = preset.rule(),
             Self::Hedge(on) => policy.hedge = on.then(Hedge::default),
             Self::Throttle(on) => policy.throttle = on,
-            Self::Balance(_) => {}
+            Self::Budget(percent) => policy.budget = Allowance::percent(percent),
+            Self::Balance(_) | Self::Failfast(_) | Self::Connect(_) | Self::Keepalive(_) => {}
         }
+    }
+
+    /// The same for how instances are reached.
+    fn reach(self, reach: &mut Reach) {
+        match self {
+            Self::Balance(how) => reach.balance = how,
+            Self::Failfast(time) => reach.failfast = time,
+            Self::Connect(time) => reach.connect = time,
+            Self::Keepalive(time) => reach.keepalive = time,
+            Self::Timeout(_)
+            | Self::Longest(_)
+            | Self::Retries(_)
+            | Self::Places(_)
+            | Self::QueueTimeout(_)
+            | Self::Breaker(_)
+            | Self::Hedge(_)
+            | Self::Throttle(_)
+            | Self::Budget(_) => {}
+        }
+    }
+
+    /// Whether it cannot be said of one method.
+    fn is_of_all(self) -> bool {
+        matches!(self.name(), "budget" | "balance" | "failfast" | "connect" | "keepalive")
     }
 
     /// As flags give it.
@@ -266,101 +309,21 @@ impl Setting {
             Self::Breaker(_) => "breaker",
             Self::Hedge(_) => "hedge",
             Self::Throttle(_) => "throttle",
+            Self::Budget(_) => "budget",
             Self::Balance(_) => "balance",
+            Self::Failfast(_) => "failfast",
+            Self::Connect(_) => "connect",
+            Self::Keepalive(_) => "keepalive",
         }
     }
-}
-
-fn told(policy: &Policy) -> Value {
-    let Policy {
-        timeout,
-        longest,
-        backoff,
-        retry_aborted,
-        hedge,
-        breaker,
-        budget,
-        bulkhead,
-        method_bulkhead,
-        queue_timeout,
-        throttle,
-        methods: _,
-    } = policy;
-    let budget = match *budget {
-        Allowance::Share { percent, per_second } => {
-            json!({ "percent_of_calls": percent, "per_second": per_second })
-        }
-        Allowance::Tokens { max, ratio_thousandths } => {
-            json!({ "tokens": max, "ratio_thousandths": ratio_thousandths })
-        }
-    };
-    let hedge = hedge.map(
-        |Hedge { percent, least }| json!({ "after_percent": percent, "least_ms": millis(least) }),
-    );
-    json!({
-        "timeout_ms": timeout.map(millis),
-        "longest_ms": longest.map(millis),
-        "retry": told_of_retries(backoff),
-        "retry_aborted": retry_aborted,
-        "hedge": hedge,
-        "budget": budget,
-        "places": bulkhead,
-        "method_places": method_bulkhead,
-        "queue_timeout_ms": millis(*queue_timeout),
-        "throttle": throttle,
-        "breaker": told_of_breaker(breaker),
-    })
-}
-
-fn told_of_retries(backoff: &Backoff) -> Value {
-    let Backoff { retries, ceilings, max, jitter } = *backoff;
-    let ceilings: Vec<u64> = ceilings.iter().copied().map(millis).collect();
-    json!({ "times": retries, "ceilings_ms": ceilings, "max_ms": millis(max), "jitter": jitter })
-}
-
-fn told_of_breaker(breaker: &Rule) -> Value {
-    let Rule {
-        failures_min,
-        calls_min,
-        share,
-        all_failing,
-        slow_percent,
-        open,
-        open_max,
-        jitter_percent,
-        probes,
-        ramp,
-    } = breaker;
-    if *failures_min == u32::MAX {
-        return json!("off");
-    }
-    let share = match share {
-        Share::Any => json!("any"),
-        Share::AtLeast(percent) => json!(format!("at least {percent} %")),
-        Share::Above(percent) => json!(format!("above {percent} %")),
-    };
-    json!({
-        "failures": failures_min,
-        "calls": calls_min,
-        "share": share,
-        "all_failing": all_failing,
-        "slow_percent": slow_percent,
-        "open_ms": millis(*open),
-        "open_max_ms": millis(*open_max),
-        "jitter_percent": jitter_percent,
-        "probes": probes,
-        "ramp_ms": millis(*ramp),
-    })
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
-    use crate::client::breaker;
+    use crate::client::{Network, breaker, endpoint::Settings};
 
     const QUOTE: &str = "ordermesh.orders.v1.OrdersService/QuoteOrder";
 
@@ -403,7 +366,7 @@ mod tests {
             (Some(Duration::from_secs(2)), Some(Hedge::default()))
         );
         assert_eq!((quote.method_bulkhead, quote.bulkhead), (Some(7), 256));
-        assert_eq!((orders.policy.hedge, orders.balance), (None, Balance::RoundRobin));
+        assert_eq!((orders.policy.hedge, orders.reach.balance), (None, Balance::RoundRobin));
         assert_eq!(orders.told()["methods"][QUOTE]["method_places"], 7);
         assert_eq!(orders.told()["balance"], "round_robin");
     }
@@ -451,6 +414,29 @@ mod tests {
     }
 
     #[test]
+    fn how_instances_are_reached_is_said_of_a_dependency_and_in_effect() {
+        let said = ["*.connect=3s", "users.keepalive=5s", "users.failfast=250ms"];
+        let users = of(&said, "users");
+        let told = users.told();
+        let shown = ["connect_ms", "keepalive_ms", "failfast_ms"].map(|name| told[name].clone());
+        assert_eq!(shown, [3_000, 5_000, 250].map(Value::from));
+        let settings = Settings::of(users.reach, Network::Loopback, Arc::default());
+        assert_eq!(settings.connect.timeout, Duration::from_secs(3));
+        assert_eq!(settings.connect.keepalive, (Duration::from_secs(5), Duration::from_secs(3)));
+        assert_eq!(settings.failfast, Duration::from_millis(250));
+        assert_eq!(of(&said, "orders").reach, of(&["*.connect=3s"], "orders").reach);
+    }
+
+    #[test]
+    fn a_budget_is_a_part_of_the_calls_and_none_is_none_at_all() {
+        let budget = |said| of(&[said], "users").told()["budget"].clone();
+        let part = |percent: u32, per_second: u32| json!({ "percent_of_calls": percent, "per_second": per_second });
+        assert_eq!(budget("users.budget=20"), part(20, 3));
+        assert_eq!(budget("users.budget=0"), part(0, 0));
+        assert_eq!(budget("orders.budget=20"), part(10, 3));
+    }
+
+    #[test]
     fn a_breaker_that_slow_calls_open_has_a_name() {
         let told = of(&["users.breaker=slow_calls"], "users").told();
         assert_eq!(told["breaker"]["slow_percent"], 80);
@@ -490,6 +476,9 @@ mod tests {
             ("payments.balance=random", "p2c"),
             ("payments.colour=red", "queue-timeout"),
             ("orders/a.B/C.balance=p2c", "not of a method"),
+            ("orders/a.B/C.connect=1s", "not of a method"),
+            ("orders.keepalive=0s", "no time at all"),
+            ("orders.budget=101", "0 to 100"),
         ] {
             let error = text.parse::<Override>().expect_err(text);
             assert!(error.contains(hint), "{text}: {error}");

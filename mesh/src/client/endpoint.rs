@@ -40,6 +40,19 @@ pub(super) struct Endpoints {
     _close: DropGuard,
 }
 
+/// How instances are reached, as far as an operator may say so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reach {
+    /// How calls are spread over them.
+    pub(super) balance: Balance,
+    /// How long a call waits for the first instance that can be reached.
+    pub(super) failfast: Duration,
+    /// How long a connection may take to open.
+    pub(super) connect: Duration,
+    /// How long nothing is heard over one until it is asked whether it still is.
+    pub(super) keepalive: Duration,
+}
+
 /// How instances are called.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
@@ -55,7 +68,26 @@ pub(super) struct Settings {
     pub(super) hurry: Arc<Notify>,
 }
 
+// === impl Reach ===
+
+impl Default for Reach {
+    fn default() -> Self {
+        let Settings { balance, failfast, connect, .. } = Settings::default();
+        Self { balance, failfast, connect: connect.timeout, keepalive: connect.keepalive.0 }
+    }
+}
+
 // === impl Settings ===
+
+impl Settings {
+    pub(super) fn of(reach: Reach, network: connect::Network, hurry: Arc<Notify>) -> Self {
+        let Reach { balance, failfast, connect: timeout, keepalive } = reach;
+        let others = Self::default();
+        let keepalive = (keepalive, others.connect.keepalive.1);
+        let connect = connect::Settings { timeout, keepalive, network, ..others.connect };
+        Self { balance, failfast, connect, hurry, ..others }
+    }
+}
 
 impl Default for Settings {
     fn default() -> Self {
@@ -77,11 +109,10 @@ impl Endpoints {
         name: &str,
         instances: watch::Receiver<Arc<Snapshot>>,
         network: connect::Network,
-        balance: Balance,
+        reach: Reach,
         hurry: Arc<Notify>,
     ) -> Self {
-        let connect = connect::Settings { network, ..connect::Settings::default() };
-        Self::with(name, instances, Settings { balance, hurry, connect, ..Settings::default() })
+        Self::with(name, instances, Settings::of(reach, network, hurry))
     }
 
     /// The same, with settings of its own.
