@@ -329,7 +329,7 @@ impl Address {
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         let ip = self.bare().parse::<std::net::IpAddr>();
-        self.host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+        self.host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
     }
 
     /// The host without brackets.

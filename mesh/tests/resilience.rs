@@ -258,6 +258,26 @@ async fn what_nobody_has_begun_goes_on_although_nothing_is_tried_again() {
 }
 
 #[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "ends with the runtime of the test")]
+async fn what_one_instance_does_not_begin_goes_to_another() {
+    let bound = [Bound::free().unwrap().listen, Bound::free().unwrap().listen];
+    let addresses = bound.each_ref().map(|it| it.local_addr().unwrap().to_string());
+    let addresses = addresses.map(|it| it.parse().unwrap());
+    let [never, always] = bound;
+    let asked = Heads::default();
+    tokio::spawn(refuses_first(never, usize::MAX, Arc::clone(&asked)));
+    tokio::spawn(refuses_first(always, 0, Heads::default()));
+    let channel = Channel::to("divided", &addresses).with(Policy::external());
+    // Who refuses everything has nothing to do, and would be the one to ask, time and again.
+    let mut calls = 0;
+    while calls < 200 || asked.lock().unwrap().is_empty() {
+        in_call().scope(write(&channel)).await.expect("the other one begins");
+        calls += 1;
+        assert!(calls < 5_000, "it was never asked");
+    }
+}
+
+#[tokio::test]
 async fn attempts_that_no_budget_pays_for_are_counted() {
     let peer = Peer::new([], Act::Fail(Code::Unavailable));
     let service = TokensServiceServer::new(Served(Arc::clone(&peer)));

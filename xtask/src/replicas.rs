@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::api::{self, Api};
+use crate::os::Pid;
 use crate::processes::TABLE;
 use crate::report::Tally;
 use crate::run_file::{Row, Run};
@@ -102,60 +103,74 @@ fn killed(site: &Site) -> Result<String> {
     let rows = rows(site)?;
     let readers = Readers::start(site)?;
     clock::nap(READS.0);
-    let before = served(&rows)?;
-    ensure!(before.iter().all(|calls| *calls > 0), "not all are called: {before:?}");
+    let shares = served(&rows)?;
+    ensure!(shares.iter().all(|calls| *calls > 0), "not all are called: {shares:?}");
     let (dead, left) = rows.split_first().context("nobody is there")?;
     let pid = dead.pid.as_ref().context("it is not there")?;
     let at = clock::now();
     ensure!(pid.signal("KILL"), "{} cannot be killed", dead.instance.name);
+    let before = served(left)?;
     clock::nap(READS.1);
     let reads = readers.stop()?;
     let seen = judged(&reads, at)?;
     let after = served(left)?;
-    let took_over = after.iter().zip(before.iter().skip(1)).all(|(after, before)| after > before);
+    let took_over = after.iter().zip(&before).all(|(after, before)| after > before);
     ensure!(took_over, "the others were not called any more: {before:?}, then {after:?}");
     Ok(seen)
 }
 
 fn forgotten(site: &Site, anew: &mut Option<consul::Agent>) -> Result<String> {
-    let left = KILLED.1 - 1;
-    let run = Run::required(site)?;
-    let agent = run.components.consul.context("there is no Consul")?;
+    let mut run = Run::required(site)?;
+    let agent = run.components.consul.take().context("there is no Consul")?;
+    let living = |name: &str| {
+        let of = run.processes.iter().filter(|row| row.instance.service == name);
+        of.filter(|row| row.pid.as_ref().is_some_and(Pid::alive)).count()
+    };
+    let mut expected = Vec::new();
+    for process in TABLE.iter().filter(|it| it.registered) {
+        expected.push((process.name, living(process.name)));
+    }
     let readers = Readers::start(site)?;
     clock::nap(READS.0);
     let at = clock::now();
     ensure!(agent.pid.signal("KILL"), "Consul cannot be killed");
     clock::nap(READS.1);
     let agent = anew.insert(consul::Agent::start(site, &site.state.join("consul-anew"))?);
+    // So that `down` ends it, should this program not come to it.
+    run.components.consul = Some(agent.clone());
+    run.write(site)?;
     let begun = clock::now();
-    let found = || agent.passing(KILLED.0).is_ok_and(|found| found == left);
-    while !found() && begun.elapsed() < AGAIN {
+    let missing = || {
+        let there = |name: &str| agent.passing(name).unwrap_or_default();
+        expected.iter().find(|(name, count)| there(name) != *count)
+    };
+    while missing().is_some() && begun.elapsed() < AGAIN {
         clock::nap(100);
     }
-    ensure!(
-        found(),
-        "{left} of {} are not in the new agent after {}",
-        KILLED.0,
-        clock::spoken(AGAIN)
-    );
+    if let Some((name, count)) = missing() {
+        bail!("not all {count} of {name} are in the new agent after {}", clock::spoken(AGAIN));
+    }
     let took = clock::spoken(begun.elapsed());
     clock::nap(READS.1);
     let seen = judged(&readers.stop()?, at)?;
     Ok(format!("{seen}; in a new agent after {took}"))
 }
 
-/// That nothing went wrong after something happened; says how much was looked at.
+/// That nothing went wrong since something happened; says how much was looked at.
 fn judged(reads: &[Read], happened: Instant) -> Result<String> {
+    let since: Vec<&Read> =
+        reads.iter().filter(|read| read.began + read.took >= happened).collect();
+    let reads = since.as_slice();
     let failed = reads.iter().find_map(|read| read.failed.as_ref());
     if let Some(why) = failed {
         let failed = reads.iter().filter(|read| read.failed.is_some()).count();
-        anyhow::bail!("{failed} of {} reads failed, the first with {why}", reads.len());
+        bail!("{failed} of {} reads failed, the first with {why}", reads.len());
     }
     let slowest = reads.iter().map(|read| read.took).max().context("nothing was read")?;
     ensure!(slowest < MOVED, "a read took {}", clock::spoken(slowest));
     let first = happened + MOVED;
     let (soon, late): (Vec<_>, Vec<_>) =
-        reads.iter().filter(|read| read.began >= happened).partition(|read| read.began < first);
+        reads.iter().copied().partition(|read: &&Read| read.began < first);
     ensure!(!soon.is_empty() && !late.is_empty(), "nothing was read after it");
     Ok(format!(
         " ({} reads, {} in the second after it, the slowest {})",
@@ -167,12 +182,16 @@ fn judged(reads: &[Read], happened: Instant) -> Result<String> {
 
 /// That no process made a call without a deadline that somebody had set.
 fn rootless(site: &Site) -> Result<String> {
+    let mut silent = Vec::new();
     for row in Run::required(site)?.processes {
-        // One was killed.
-        let Ok(text) = api::metrics(&row.instance.admin) else { continue };
+        let Ok(text) = api::metrics(&row.instance.admin) else {
+            silent.push(row.instance.name);
+            continue;
+        };
         let calls = api::sum(&text, "mesh_rootless_calls_total", "");
         ensure!(calls == 0, "{} made {calls} of no call's", row.instance.name);
     }
+    ensure!(silent.len() == 1, "one was killed, but these do not answer: {silent:?}");
     Ok(String::new())
 }
 
@@ -223,13 +242,20 @@ impl Readers {
         reads
     }
 
-    fn stop(self) -> Result<Vec<Read>> {
+    fn stop(mut self) -> Result<Vec<Read>> {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Vec::new();
-        for thread in self.threads {
+        for thread in self.threads.drain(..) {
             all.extend(thread.join().ok().context("a reader broke")?);
         }
         Ok(all)
+    }
+}
+
+impl Drop for Readers {
+    /// Whoever gives up in between leaves nobody reading.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 

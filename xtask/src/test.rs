@@ -223,9 +223,14 @@ fn sweep(root: &Path) -> Result<()> {
         let name = entry.file_name().to_string_lossy().into_owned();
         let Some(pid) = name.strip_prefix(SCRATCH).and_then(|it| it.parse().ok()) else { continue };
         if !Pid::of(pid).alive() {
-            let site = Site { root: root.to_owned(), state: entry.path(), shift: 0 };
-            crate::down::end(&site)?;
-            fs::remove_dir_all(&site.state)?;
+            // A mesh runs there, or in a folder of its own below.
+            let below = fs::read_dir(entry.path()).into_iter().flatten().flatten();
+            for state in below.map(|it| it.path()).chain([entry.path()]) {
+                if state.is_dir() {
+                    crate::down::end(&Site { root: root.to_owned(), state, shift: 0 })?;
+                }
+            }
+            fs::remove_dir_all(entry.path())?;
         }
     }
     Ok(())

@@ -372,6 +372,15 @@ impl Came {
         }
     }
 
+    /// Whether it was an attempt: one that nobody has begun with was none.
+    pub(super) fn was_made(&self) -> bool {
+        match self {
+            Self::Head(..) => true,
+            Self::Ended(ended) => ended.end != End::Unsent,
+            Self::Refused(_) => false,
+        }
+    }
+
     /// Of two that are no answers, the one that says that the call may have been carried out.
     pub(super) fn or(self, later: Self) -> Self {
         match &self {

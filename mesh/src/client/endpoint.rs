@@ -234,7 +234,7 @@ impl set::Set {
         match lost {
             Lost::Broken(error) => return Err(SendError::Broken { pick, error }),
             Lost::NotBegun => {
-                tried.undo();
+                tried.refused();
                 return Err(SendError::Refused);
             }
             Lost::Unsent => {}

@@ -58,12 +58,14 @@ impl Call {
                 came = &mut first => if came.is_answer() {
                     (came, Some(Loser::Second), 2)
                 } else {
-                    (came.or(second.await), None, 2)
+                    let later = second.await;
+                    let made = 1 + u32::from(later.was_made());
+                    (came.or(later), None, made)
                 },
                 came = &mut second => if came.is_answer() {
                     (came, Some(Loser::First), 2)
                 } else {
-                    let made = if matches!(came, Came::Refused(_)) { 1 } else { 2 };
+                    let made = 1 + u32::from(came.was_made());
                     (came.or(first.await), None, made)
                 },
             }

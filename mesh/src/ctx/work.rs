@@ -22,12 +22,12 @@ pub enum OffloadError {
     Panicked,
 }
 
-/// Places in [`offload`] for work that waits or is done.
-static QUEUE: Semaphore = Semaphore::const_new(64);
-/// One for each core.
-static CORES: LazyLock<Semaphore> = LazyLock::new(|| {
-    Semaphore::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
-});
+/// So much work waits in [`offload`].
+const WAITING: usize = 64;
+/// Places for what waits and for what is done.
+static QUEUE: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(WAITING + cores()));
+/// Places for what is done.
+static CORES: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(cores()));
 
 /// Runs work that nobody waits for (a saga's step, a job) with a deadline and a trace of its
 /// own: the trace goes on where `traceparent` left it, or begins here.
@@ -126,6 +126,10 @@ pub async fn offload<T: Send + 'static>(
         work()
     };
     tokio::task::spawn_blocking(work).await.map_err(|_panic| OffloadError::Panicked)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 #[cfg(test)]

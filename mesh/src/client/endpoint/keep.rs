@@ -19,9 +19,9 @@ const LOOK: Duration = Duration::from_secs(10);
 /// each time that this has passed. A peer may hang up after every call; it is not dialled as often.
 const AT_ONCE: u32 = 20;
 const ONE_MORE: Duration = Duration::from_millis(500);
-/// Beyond that there is a pause before it, of no more than one part in so many of what a call waits
-/// for a connection: calls do not fail for it.
-const SHORT: u32 = 10;
+/// Beyond that there is a pause before it, no longer than this, nor than one part in so many of what
+/// a call waits for a connection: calls do not fail for it.
+const SHORT: (Duration, u32) = (Duration::from_millis(100), 10);
 
 /// How often the next connection may be opened at once.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ pub(super) async fn keep(set: Arc<Set>, instance: Arc<Instance>, slot: usize) {
                         ceiling = lowest;
                         continue;
                     }
-                    ceiling = ceiling.min(set.settings.failfast / SHORT);
+                    ceiling = ceiling.min(SHORT.0).min(set.settings.failfast / SHORT.1);
                 }
             }
             Some(Err(error)) => {

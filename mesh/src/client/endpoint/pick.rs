@@ -225,12 +225,18 @@ impl Tried {
         self.count += 1;
     }
 
-    /// It was not sent: that was no attempt.
-    pub(super) fn undo(&mut self) {
+    /// The instance has not begun with it: that was no attempt, but the next one goes elsewhere, or
+    /// one that refuses all, and so has the least to do, would be asked each time.
+    pub(super) fn refused(&mut self) {
         self.last = None;
         if let Some(told) = &self.told {
             told.store(0, Ordering::Relaxed);
         }
+    }
+
+    /// It was not sent: that was no attempt.
+    pub(super) fn undo(&mut self) {
+        self.refused();
         if self.count == 0 || self.more.pop().is_some() {
             self.count = self.count.saturating_sub(1);
             return;
