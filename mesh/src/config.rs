@@ -131,8 +131,8 @@ pub struct Config {
     #[arg(long = "call-timeout", env = "MESH_CALL_TIMEOUT", default_value = "10s", value_parser = period)]
     pub call_timeout: Duration,
 
-    /// Allows plaintext beyond loopback, of what is served and of whom this process calls;
-    /// without it that is refused.
+    /// Allows plaintext beyond loopback, for what this process serves and for whom it calls; without it
+    /// that is refused.
     #[arg(long = "allow-plaintext", env = "MESH_ALLOW_PLAINTEXT")]
     pub allow_plaintext: bool,
 

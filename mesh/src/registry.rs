@@ -332,8 +332,8 @@ impl Address {
         self.host == "localhost" || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
     }
 
-    /// The host without brackets.
-    fn bare(&self) -> &str {
+    /// The host without brackets: an IP address of version 6 has them in a URL, and nowhere else.
+    pub(crate) fn bare(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
     }
 }

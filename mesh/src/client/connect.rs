@@ -121,7 +121,7 @@ pub(super) async fn dial(address: &Address, settings: &Settings) -> Result<Conne
             Network::Plaintext => handshake(tcp(&resolved(address).await?).await?, settings).await,
             Network::Tls(connector) => {
                 let stream = tcp(&resolved(address).await?).await?;
-                let stream = connector.connect(host(address), stream).await?;
+                let stream = connector.connect(address.bare(), stream).await?;
                 // Whether it takes our certificate, a server says only after our last word.
                 let files = connector.files();
                 handshake(stream, settings).await.map_err(|error| match files.distrust(&error) {
@@ -149,7 +149,7 @@ pub(super) async fn dial(address: &Address, settings: &Settings) -> Result<Conne
 }
 
 async fn resolved(address: &Address) -> io::Result<Vec<SocketAddr>> {
-    Ok(lookup_host((host(address), address.port)).await?.collect())
+    Ok(lookup_host((address.bare(), address.port)).await?.collect())
 }
 
 /// The addresses of a callee, if all of them are on this machine.
@@ -164,11 +164,6 @@ async fn tcp(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(addresses).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
-}
-
-/// An IP address of version 6 has brackets in a URL, and nowhere else.
-fn host(address: &Address) -> &str {
-    address.host.trim_start_matches('[').trim_end_matches(']')
 }
 
 #[cfg(test)]

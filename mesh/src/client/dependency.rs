@@ -54,6 +54,12 @@ enum Setting {
     Throttle(bool),
     /// Retries and hedges, in a hundred calls.
     Budget(u32),
+    Way(Way),
+}
+
+/// How the instances of a dependency are reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
     Balance(Balance),
     Failfast(Duration),
     Connect(Duration),
@@ -89,8 +95,6 @@ impl FromStr for Override {
     }
 }
 
-// === impl Override ===
-
 impl Override {
     fn is_of(&self, name: &str) -> bool {
         self.name.as_deref() == Some(name)
@@ -107,14 +111,7 @@ impl Override {
                 | S::Places(_)
                 | S::QueueTimeout(_)
                 | S::Breaker(_) => true,
-                S::Retries(_)
-                | S::Hedge(_)
-                | S::Throttle(_)
-                | S::Budget(_)
-                | S::Balance(_)
-                | S::Failfast(_)
-                | S::Connect(_)
-                | S::Keepalive(_) => false,
+                S::Retries(_) | S::Hedge(_) | S::Throttle(_) | S::Budget(_) | S::Way(_) => false,
             }
     }
 }
@@ -132,7 +129,9 @@ impl Dependency {
         let mut calls = Self { said: said.into(), ..Self::default() };
         calls.policy = calls.under(Policy::default());
         for it in calls.said.iter().filter(|it| it.method.is_none()) {
-            it.setting.reach(&mut calls.reach);
+            if let Setting::Way(way) = it.setting {
+                way.apply(&mut calls.reach);
+            }
         }
         calls
     }
@@ -243,10 +242,12 @@ impl Setting {
             "hedge" => Self::Hedge(switch()?),
             "throttle" => Self::Throttle(switch()?),
             "budget" => Self::Budget(number(0..=100)?),
-            "balance" => Self::Balance(value.parse().map_err(|error| format!("{error}"))?),
-            "failfast" => Self::Failfast(time()?),
-            "connect" => Self::Connect(time()?),
-            "keepalive" => Self::Keepalive(time()?),
+            "balance" => {
+                Self::Way(Way::Balance(value.parse().map_err(|error| format!("{error}"))?))
+            }
+            "failfast" => Self::Way(Way::Failfast(time()?)),
+            "connect" => Self::Way(Way::Connect(time()?)),
+            "keepalive" => Self::Way(Way::Keepalive(time()?)),
             _ => {
                 return Err(format!(
                     "`{name}` is not a setting of a dependency: timeout, longest, retries, places, \
@@ -270,32 +271,13 @@ impl Setting {
             Self::Hedge(on) => policy.hedge = on.then(Hedge::default),
             Self::Throttle(on) => policy.throttle = on,
             Self::Budget(percent) => policy.budget = Allowance::percent(percent),
-            Self::Balance(_) | Self::Failfast(_) | Self::Connect(_) | Self::Keepalive(_) => {}
-        }
-    }
-
-    /// The same for how instances are reached.
-    fn reach(self, reach: &mut Reach) {
-        match self {
-            Self::Balance(how) => reach.balance = how,
-            Self::Failfast(time) => reach.failfast = time,
-            Self::Connect(time) => reach.connect = time,
-            Self::Keepalive(time) => reach.keepalive = time,
-            Self::Timeout(_)
-            | Self::Longest(_)
-            | Self::Retries(_)
-            | Self::Places(_)
-            | Self::QueueTimeout(_)
-            | Self::Breaker(_)
-            | Self::Hedge(_)
-            | Self::Throttle(_)
-            | Self::Budget(_) => {}
+            Self::Way(_) => {}
         }
     }
 
     /// Whether it cannot be said of one method.
     fn is_of_all(self) -> bool {
-        matches!(self.name(), "budget" | "balance" | "failfast" | "connect" | "keepalive")
+        matches!(self, Self::Budget(_) | Self::Way(_))
     }
 
     /// As flags give it.
@@ -310,10 +292,23 @@ impl Setting {
             Self::Hedge(_) => "hedge",
             Self::Throttle(_) => "throttle",
             Self::Budget(_) => "budget",
-            Self::Balance(_) => "balance",
-            Self::Failfast(_) => "failfast",
-            Self::Connect(_) => "connect",
-            Self::Keepalive(_) => "keepalive",
+            Self::Way(Way::Balance(_)) => "balance",
+            Self::Way(Way::Failfast(_)) => "failfast",
+            Self::Way(Way::Connect(_)) => "connect",
+            Self::Way(Way::Keepalive(_)) => "keepalive",
+        }
+    }
+}
+
+// === impl Way ===
+
+impl Way {
+    fn apply(self, reach: &mut Reach) {
+        match self {
+            Self::Balance(how) => reach.balance = how,
+            Self::Failfast(time) => reach.failfast = time,
+            Self::Connect(time) => reach.connect = time,
+            Self::Keepalive(time) => reach.keepalive = time,
         }
     }
 }

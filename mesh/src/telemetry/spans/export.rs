@@ -29,6 +29,7 @@ use crate::{
     clock,
     config::Config,
     ctx::Trace,
+    registry::Address,
     telemetry::metrics,
     tls::{Connector, Files, Flags},
 };
@@ -235,9 +236,9 @@ fn checked(endpoint: &str, allow_plaintext: bool) -> anyhow::Result<Target> {
             anyhow::bail!("--otlp-endpoint {endpoint} is neither http:// nor https://")
         }
     };
-    let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    let near = Address { host: host.to_owned(), port: uri.port_u16().unwrap_or(80) }.is_loopback();
     anyhow::ensure!(
-        over_tls || allow_plaintext || host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback()),
+        over_tls || allow_plaintext || near,
         "--otlp-endpoint {endpoint} is not loopback and spans are not encrypted; https:// \
          encrypts them, --allow-plaintext allows it"
     );
